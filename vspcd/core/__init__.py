@@ -1,0 +1,1 @@
+"""Pure rules of consoles: names, journal positions, access. Never a system call."""

@@ -1,0 +1,1 @@
+"""The persistent port map and its back ends."""

@@ -1,0 +1,1 @@
+"""A simulated ESXi host, to try and to test a concentrator without vSphere."""

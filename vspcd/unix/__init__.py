@@ -1,0 +1,1 @@
+"""System calls: loop, channels, processes, listeners, log files. Never a rule about consoles."""
