@@ -1,0 +1,134 @@
+"""Control messages: what master, workers and vspcctl may say to each other, in one table.
+
+Does: encodes and checks messages. One JSON object of at most 64 KiB per packet, with the file descriptors that the
+table names beside it.
+Owns: nothing.
+Never: touches a socket; accepts a field that the table does not name.
+
+``TABLE`` is the law: who may send a message, in which state of the sender, with which fields and how many
+descriptors. A worker that speaks out of turn is killed; a tool that does gets an error.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, NamedTuple
+
+from vspcd.proto.errors import LocalError, PeerError
+
+PACKET_LIMIT = 65536
+
+MASTER, WORKER, TOOL, KEEPER = "master", "worker", "tool", "keeper"
+
+# States of a worker, as the master sees it.
+NEGOTIATING = "negotiating"  # it has a VM connection and does not know whose yet
+CLAIMING = "claiming"  # it has asked for a console and waits
+OWNER = "owner"  # it serves a console
+LEAVING = "leaving"  # it was told to go, or has said that it goes
+ANY = frozenset({NEGOTIATING, CLAIMING, OWNER, LEAVING})
+
+Message = dict[str, Any]
+
+
+class Rule(NamedTuple):
+    """One message: its fields with their types, the sender's states in which it is allowed, its descriptors."""
+
+    fields: Mapping[str, type | tuple[type, ...]]
+    when: frozenset[str] = ANY
+    fds: int = 0
+
+
+_TEXT = str
+_OPTIONAL_TEXT = (str, type(None))
+_NUMBER = (int, float)
+_OWNER = frozenset({OWNER, LEAVING})
+
+TABLE: Mapping[str, Mapping[str, Rule]] = {
+    WORKER: {
+        "claim": Rule(
+            {"uuid": str, "label": str, "name": _OPTIONAL_TEXT, "session": dict}, frozenset({NEGOTIATING})
+        ),
+        "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
+        "serving": Rule({}, frozenset({OWNER})),
+        "took": Rule({"leg": int}, _OWNER),
+        "rejected": Rule({"leg": int, "reason": str}, _OWNER),
+        "connected": Rule({"leg": int}, _OWNER),
+        "disconnected": Rule({"leg": int, "reason": str}, _OWNER),
+        "facts": Rule(
+            {"name": _OPTIONAL_TEXT, "bios_uuid": _OPTIONAL_TEXT, "location_uuid": _OPTIONAL_TEXT, "line": dict},
+            _OWNER,
+        ),
+        "client-kind": Rule({"client": int, "kind": str}, _OWNER),
+        "detached": Rule({"client": int, "reason": str}, _OWNER),
+        "idle": Rule({}, _OWNER),
+    },
+    MASTER: {
+        "own": Rule({"console": dict}),
+        "refuse": Rule({"reason": str}),
+        "handed": Rule({}),
+        "leg": Rule({"leg": int, "peer": str, "session": dict}, fds=1),
+        "client": Rule({"client": int, "kind": str, "from": str, "mode": str, "replay": int}, fds=1),
+        "detach": Rule({"client": int, "reason": str}),
+        "settings": Rule({"settings": dict}),
+        "reopen": Rule({}),
+        "quit": Rule({"reason": str}),
+        "changes": Rule({"number": int, "changes": list}),
+        "load": Rule({}),
+    },
+    KEEPER: {
+        "entries": Rule({"entries": list}),
+        "loaded": Rule({"notes": list}),
+        "kept": Rule({"number": int}),
+        "failed": Rule({"reason": str}),
+    },
+    TOOL: {
+        "status": Rule({"console": _OPTIONAL_TEXT}),
+        "attach": Rule({"console": str, "replay": (int, type(None)), "mode": str}),
+        "forget": Rule({"console": str}),
+        "reload": Rule({}),
+        "stop": Rule({}),
+    },
+}
+
+OPTIONAL = frozenset({"console", "replay", "mode", "name"})
+"""Fields that a tool may leave out; they are then None."""
+
+
+def encode(message: Mapping[str, Any]) -> bytes:
+    """The packet for a message. Raises LocalError when it does not fit into one."""
+    data = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    if len(data) > PACKET_LIMIT:
+        raise LocalError(f"a {message.get('type')} message of {len(data)} bytes does not fit into a packet")
+    return data
+
+
+def decode(data: bytes) -> Message:
+    """The JSON object of a packet. Raises PeerError on anything else."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PeerError(f"a control packet that is not JSON: {error}") from None
+    if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        raise PeerError("a control packet without a type")
+    return message
+
+
+def check(message: Message, sender: str, state: str, fds: int) -> str:
+    """The type of a message that ``sender`` may send in ``state``; PeerError says what was wrong otherwise."""
+    kind: str = message["type"]
+    rule = TABLE[sender].get(kind)
+    if rule is None:
+        raise PeerError(f"unknown request {kind!r}")
+    if state not in rule.when:
+        raise PeerError(f"{kind} is not allowed while {state}")
+    if fds != rule.fds:
+        raise PeerError(f"{kind} came with {fds} descriptors instead of {rule.fds}")
+    for name, wanted in rule.fields.items():
+        if name not in message and sender == TOOL and name in OPTIONAL:
+            message[name] = None
+        elif not isinstance(message.get(name), wanted):
+            raise PeerError(f"{kind} without a proper {name}")
+    unknown = set(message) - set(rule.fields) - {"type"}
+    if unknown:
+        raise PeerError(f"{kind} with the unknown field {min(unknown)!r}")
+    return kind

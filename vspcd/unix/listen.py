@@ -1,0 +1,116 @@
+"""Listening sockets: TCP and Unix, made so that a crash or a long path leaves nothing in the way.
+
+Does: binds and listens, accepts a bounded number of connections, names their far ends.
+Owns: nothing; the sockets are the caller's.
+Never: blocks; decides whether a connection is welcome.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
+
+from vspcd.core.address import endpoint
+
+BACKLOG = 4096
+ACCEPTS_PER_TURN = 32
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+KEEPALIVE_IDLE = 15
+KEEPALIVE_INTERVAL = 10
+KEEPALIVE_PROBES = 4
+USER_TIMEOUT_MS = 50_000
+"""A host that vanished is noticed after 55 s at most, whether something was being sent to it or not."""
+
+
+class Credentials(NamedTuple):
+    """Who is at the other end of a Unix socket, as the kernel says (SO_PEERCRED)."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def tcp(host: str, port: int) -> socket.socket:
+    """A TCP listener; port 0 lets the system choose. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # "::" takes IPv4 as well; another IPv6 address does not care.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def unix(
+    directory: int, name: str, mode: int, group: Optional[int], kind: int = socket.SOCK_STREAM
+) -> socket.socket:
+    """A Unix listener at ``name`` in the open ``directory``, replacing what a dead daemon left. Raises OSError.
+
+    The path goes through the directory's descriptor, since a socket address holds 107 bytes and no more. The
+    socket is made with no access for others and gets its mode and group before it listens.
+    """
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+    try:
+        remove(directory, name)
+        sock.bind(f"/proc/self/fd/{directory}/{name}")
+        if group is not None:
+            os.chown(name, -1, group, dir_fd=directory)
+        os.chmod(name, mode, dir_fd=directory)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def remove(directory: int, name: str) -> None:
+    """Unlink a socket's name; one that is not there is fine."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+
+
+def accept(listener: socket.socket) -> Iterator[tuple[socket.socket, str]]:
+    """Connections that wait, a bounded number, each with its far end as text (empty for a Unix socket).
+
+    Raises OSError when the system is out of descriptors or memory (``OUT_OF_RESOURCES``).
+    """
+    for _ in range(ACCEPTS_PER_TURN):
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            if error.errno in OUT_OF_RESOURCES:
+                raise
+            continue  # the connection died while it waited: ECONNABORTED and the like
+        sock.setblocking(False)
+        yield sock, endpoint(address) if sock.family != socket.AF_UNIX else ""
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Notice within a minute that the other host has vanished, and send small packets at once."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+
+
+def credentials(sock: socket.socket) -> Credentials:
+    """The process at the other end of a Unix socket."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return Credentials(*struct.unpack("iII", raw))

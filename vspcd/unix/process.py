@@ -1,0 +1,132 @@
+"""Processes: forking with hygiene, names for ``ps``, reaping.
+
+Does: forks a child that keeps only the descriptors it was given, collects dead children.
+Owns: nothing.
+Never: decides who is forked, or what a death means.
+
+Before the first fork everything is imported and ``freeze`` is called: a garbage collection in a child would
+otherwise copy every page of the parent that holds an object. A child that kept foreign descriptors could read other
+consoles, and no connection would ever be seen to end.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import signal
+import sys
+import traceback
+from typing import Callable, Optional
+
+import setproctitle
+
+KEPT = (0, 1, 2)
+CRASHED = 70  # EX_SOFTWARE
+FAILED_FORK = frozenset({errno.EAGAIN, errno.ENOMEM})
+
+
+def freeze() -> None:
+    """Put all that exists now out of the collector's reach. Call it once, before the first fork."""
+    gc.collect()
+    gc.freeze()
+
+
+def fork(main: Callable[[], None], keep: set[int]) -> int:
+    """Fork a child that runs ``main`` and exits; returns its pid.
+
+    The child keeps ``keep`` and the standard descriptors, has default signal handlers and no garbage collector, and
+    leaves by ``os._exit``: 0 when ``main`` returns, its code on SystemExit, 70 with a traceback on stderr when it
+    raises anything else. Raises OSError when the system has no room for a process.
+    """
+    pid = os.fork()
+    if pid:
+        return pid
+    status = CRASHED
+    try:
+        gc.disable()
+        _default_signals()
+        _close_all_but(keep.union(KEPT))
+        main()
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:  # noqa: BLE001  the outermost frame of a process
+        sys.stderr.write(traceback.format_exc())
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _default_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    # A Ctrl-C or a SIGHUP on the terminal is for the master, which tells its children.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _close_all_but(keep: set[int]) -> None:
+    low = 0
+    for fd in sorted(keep):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, _highest_descriptor())
+
+
+def _highest_descriptor() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def reap() -> list[tuple[int, str]]:
+    """The children that have died since the last call: pid and, in words, how."""
+    dead = []
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return dead
+        if pid == 0:
+            return dead
+        dead.append((pid, describe(status)))
+
+
+def describe(status: int) -> str:
+    """A wait status in words, such as ``killed by SIGSEGV``."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    code = os.WEXITSTATUS(status)
+    return "ended" if code == 0 else f"exited with {code}"
+
+
+def name(title: str) -> None:
+    """What ``ps`` shows for this process."""
+    setproctitle.setproctitle(title)
+
+
+def kill(pid: int, number: int = signal.SIGKILL) -> None:
+    """Send a signal to a child that may be gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def raise_descriptor_limit() -> int:
+    """Use as many descriptors as the system allows; returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def drop_to(uid: Optional[int], gid: Optional[int]) -> None:
+    """Give up root for good. Does nothing when not given an identity."""
+    if gid is not None:
+        os.setgroups([])
+        os.setgid(gid)
+    if uid is not None:
+        os.setuid(uid)
