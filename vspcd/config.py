@@ -1,0 +1,225 @@
+"""Reads the configuration: defaults, then the YAML file, then -o overrides, then what --root demands.
+
+Owns the search for mistakes: every one found in one go, each with its place, its key and what would be right. The keys
+themselves are in config_schema, the spellings of values in config_values. Never applies a configuration,
+and never creates or looks for anything but the file itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Optional
+
+import yaml
+
+from vspcd.config_schema import KEYS, SECTIONS, Config, Key, build, value_of
+from vspcd.config_values import WILDCARDS, Address, Unfit, compose, is_null, shown
+
+__all__ = ["Config", "ConfigError", "Key", "describe", "differences", "load", "reloaded"]
+
+Place = Callable[[yaml.Node, str], str]
+LOOPBACK = "127.0.0.1"
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. `problems` holds one line for each mistake."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = list(problems)
+
+
+@dataclass
+class _Draft:
+    """What has been read so far: values and places by dotted name, and the mistakes."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def load(path: Optional[Path] = None, overrides: Sequence[str] = (), root: Optional[Path] = None) -> Config:
+    """The configuration from a file (None: defaults alone) and KEY=VALUE overrides. Raises ConfigError."""
+    draft = _Draft()
+    if path is not None:
+        _read_file(draft, path)
+    for override in overrides:
+        _read_override(draft, override)
+    top = None if root is None else Path(os.path.abspath(root))
+    if top is not None:
+        _confine(draft, top)
+    config = _resolve_log_dir(build(draft.values, top))
+    _find_clashes(draft, config)
+    if draft.problems:
+        raise ConfigError(draft.problems)
+    return config
+
+
+def describe() -> list[Key]:
+    """All keys in the order of the table, for documentation."""
+    return list(KEYS.values())
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """One line for each key that changed: which, and whether a reload is enough."""
+    effect = {True: "takes effect now", False: "needs a restart"}
+    return [f"{key.name} changed: {effect[key.reloads]}" for key in _changed(old, new)]
+
+
+def reloaded(old: Config, new: Config) -> Config:
+    """The configuration in force after a reload: `new` where a reload is enough, `old` in the rest."""
+    values = {key.name: value_of(new if key.reloads else old, key.name) for key in KEYS.values()}
+    return build(values, old.root)
+
+
+def _changed(old: Config, new: Config) -> Iterator[Key]:
+    return (key for key in KEYS.values() if value_of(old, key.name) != value_of(new, key.name))
+
+
+def _read_file(draft: _Draft, path: Path) -> None:
+    try:
+        node = compose(path.read_bytes())
+    except OSError as error:
+        draft.problems.append(
+            f"{path}: cannot be read: {error.strerror}; name a file that exists and is readable"
+        )
+    except yaml.YAMLError as error:
+        draft.problems.append(f"{path}{_line_of(error)}: this is not YAML: {_reason(error)}")
+    except RecursionError:
+        draft.problems.append(f"{path}: this is not a configuration: it is nested too deeply")
+    else:
+        _visit(draft, node, "", lambda at, name: f"{path}:{at.start_mark.line + 1}: {name}")
+
+
+def _read_override(draft: _Draft, override: str) -> None:
+    def place(_: yaml.Node, __: str) -> str:
+        return f"-o {override}"
+
+    name, equals, text = override.partition("=")
+    if not equals:
+        draft.problems.append(f"-o {override}: there is no '='; write KEY=VALUE, such as log_level=debug")
+        return
+    try:
+        node = compose(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        draft.problems.append(f"-o {override}: the value is not YAML: {_reason(error)}")
+    else:
+        _visit(draft, node, name.strip(), place)
+
+
+def _line_of(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f":{mark.line + 1}"
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or error).splitlines()[0]
+
+
+def _visit(draft: _Draft, node: yaml.Node, name: str, place: Place) -> None:
+    """Takes in the node at `name`, which is a key, a section or, being empty, the whole document."""
+    if name in KEYS:
+        _take(draft, node, KEYS[name], place)
+    elif name and name not in SECTIONS:
+        draft.problems.append(f"{place(node, name)}: there is no such key{_suggestion(name)}")
+    elif isinstance(node, yaml.MappingNode):
+        _visit_members(draft, node, name, place)
+    elif not is_null(node):
+        expected = "KEY: VALUE lines" + (f" below {name}:" if name else "")
+        draft.problems.append(
+            f"{place(node, name or 'the file')}: {shown(node)} is no section; write {expected}"
+        )
+
+
+def _visit_members(draft: _Draft, section: yaml.MappingNode, name: str, place: Place) -> None:
+    first: dict[str, int] = {}
+    for label, value in section.value:
+        member = f"{name}.{label.value}" if name else str(label.value)
+        line = label.start_mark.line + 1
+        if first.setdefault(member, line) != line or (member in first and first[member] is not first[member]):
+            draft.problems.append(
+                f"{place(label, member)}: this key was given on line {first[member]} already; keep one of them"
+            )
+            continue
+        known = member in KEYS or member in SECTIONS
+        _visit(draft, value if known else label, member, place)
+
+
+def _take(draft: _Draft, node: yaml.Node, key: Key, place: Place) -> None:
+    draft.places[key.name] = place(node, key.name)
+    try:
+        draft.values[key.name] = key.kind.parse(node)
+    except Unfit as unfit:
+        for at, wrong in unfit.faults:
+            draft.problems.append(f"{place(at, key.name)}: {wrong}; expected {key.kind.expects}")
+
+
+def _suggestion(name: str) -> str:
+    names = [*KEYS, *SECTIONS]
+    leaf = name.rpartition(".")[2]
+    same_leaf = [each for each in names if each.rpartition(".")[2] == leaf]
+    near = same_leaf or difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]}?" if near else "; the keys are listed in vspcd.yaml(5)"
+
+
+def _confine(draft: _Draft, root: Path) -> None:
+    """Everything below root, and nothing that another machine can reach."""
+    for name in ("run", "state", "log"):
+        draft.values.setdefault("dirs." + name, root / name)
+    for name in ("proxy.listen", "admin.listen"):
+        wanted = draft.values.get(name, value_of(Config(), name))
+        draft.values[name] = tuple((_loopback(draft, name, host), port) for host, port in wanted)
+    address = draft.values.get("ports.address", LOOPBACK)
+    draft.values["ports.address"] = _loopback(draft, "ports.address", address)
+
+
+def _loopback(draft: _Draft, name: str, host: str) -> str:
+    if host in WILDCARDS:
+        return LOOPBACK
+    if host != "localhost" and not _is_loopback(host):
+        draft.problems.append(
+            f"{draft.places[name]}: {host} can be reached from outside, which --root forbids;"
+            f" expected a loopback address such as {LOOPBACK}"
+        )
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _resolve_log_dir(config: Config) -> Config:
+    if config.log.dir is None:
+        return config
+    values = {name: value_of(config, name) for name in KEYS}
+    values["log.dir"] = config.dirs.log / config.log.dir
+    return build(values, config.root)
+
+
+def _find_clashes(draft: _Draft, config: Config) -> None:
+    """Two listeners cannot have the same port of the same address."""
+    listeners = [(name, each) for name in ("proxy.listen", "admin.listen") for each in value_of(config, name)]
+    for (one, first), (other, second) in combinations(listeners, 2):
+        if _overlap(first, second):
+            place = draft.places.get(other) or draft.places.get(one, other)
+            draft.problems.append(
+                f"{place}: port {second[1]} is wanted twice, by {one} and by {other}; give each its own"
+            )
+
+
+def _overlap(first: Address, second: Address) -> bool:
+    if first[1] != second[1] or first[1] == 0:
+        return False
+    hosts = {first[0], second[0]}
+    if len(hosts) == 1 or "" in hosts:
+        return True
+    return bool(hosts & WILDCARDS) and len({":" in host for host in hosts}) == 1

@@ -1,0 +1,201 @@
+"""The table of all configuration keys: name, type, default, what it means, and whether a reload is enough.
+
+Each section is a frozen dataclass and each key one field of it; everything else (reading, messages, the
+documentation, what a reload may change) is derived from these fields. Never reads a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Optional, TypeVar
+
+from vspcd import config_values as kinds
+from vspcd.config_values import Address, Kind, Network, compose
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the table. `default` is YAML; `reloads`: a change takes effect on reload, else on restart."""
+
+    name: str
+    kind: Kind[Any]
+    default: str
+    meaning: str
+    reloads: bool
+
+
+def _key(kind: Kind[T], default: str, meaning: str, reloads: bool = False) -> T:
+    """A field; what it returns at run time is dataclasses' business, so its type is that of the value."""
+    facts: Any = field(
+        default_factory=lambda: kind.parse(compose(default)),
+        metadata={"key": Key("", kind, default, meaning, reloads)},
+    )
+    value: T = facts
+    return value
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """The port that the VMs dial."""
+
+    listen: tuple[Address, ...] = _key(kinds.LISTEN, '[":13370"]', "where VMs dial in; port 0 is a free one")
+    allow: tuple[Network, ...] = _key(
+        kinds.NETWORKS, "[]", "networks that VMs may dial from; an empty list is any", reloads=True
+    )
+    uri: tuple[str, ...] = _key(
+        kinds.SERVICES, "[vSPC.py]", "service names that VMs may ask for", reloads=True
+    )
+    handshake_timeout: float = _key(
+        kinds.DURATION, "10s", "a VM that has not identified itself by then is disconnected", reloads=True
+    )
+    max_pending: int = _key(
+        kinds.integer(1, 1000000), "1000", "VMs that may be unidentified at one time", reloads=True
+    )
+    max_pending_per_source: int = _key(
+        kinds.integer(1, 1000000), "250", "the same, from one address", reloads=True
+    )
+
+
+@dataclass(frozen=True)
+class Admin:
+    """The port of vSPC.py's query protocol."""
+
+    listen: tuple[Address, ...] = _key(
+        kinds.LISTEN, '["127.0.0.1:13371"]', "where admin queries come in; an empty list is nowhere"
+    )
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The telnet port of each console."""
+
+    enabled: bool = _key(kinds.BOOLEAN, "true", "whether each console has a TCP port")
+    address: str = _key(kinds.HOST, "127.0.0.1", "the address that these ports listen on")
+    first: int = _key(
+        kinds.integer(1, 65535, extra=0),
+        "50000",
+        "the lowest console port; 0 lets the system choose, once per console",
+    )
+    expire: float = _key(
+        kinds.DURATION,
+        "24h",
+        "a console with neither VM nor client for this long loses its port",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """The Unix socket of each console."""
+
+    mode: int = _key(kinds.MODE, '"0660"', "file mode of the sockets", reloads=True)
+    group: Optional[str] = _key(
+        kinds.GROUP, "null", "group that owns the sockets; null is the daemon's", reloads=True
+    )
+
+
+@dataclass(frozen=True)
+class Log:
+    """The console logs."""
+
+    dir: Optional[Path] = _key(
+        kinds.OPTIONAL_FOLDER, ".", "where console logs are, relative to dirs.log; off is no logs"
+    )
+    max_size: int = _key(kinds.size(1), "64M", "a console's log is rotated at this size", reloads=True)
+    keep: int = _key(
+        kinds.integer(0, 10000), "5", "how many rotated logs of a console are kept", reloads=True
+    )
+    sync: str = _key(
+        kinds.choice("interval", "always", "never"),
+        "interval",
+        "when logs are forced to the disk: once a second, before anyone sees the bytes, or never",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The people and programs on a console."""
+
+    replay: int = _key(
+        kinds.size(0), "4096", "bytes of earlier output that a client is shown on attach", reloads=True
+    )
+    max_lag: int = _key(
+        kinds.size(1), "1G", "a client further behind than this is moved forward, visibly", reloads=True
+    )
+    max: int = _key(kinds.integer(1, 10000), "64", "clients that one console may have", reloads=True)
+
+
+@dataclass(frozen=True)
+class Dirs:
+    """The daemon's folders; with --root DIR they are DIR/run, DIR/state and DIR/log unless set here."""
+
+    run: Path = _key(kinds.FOLDER, "/run/vspc", "sockets and the pid file")
+    state: Path = _key(kinds.FOLDER, "/var/lib/vspc", "the port map")
+    log: Path = _key(kinds.FOLDER, "/var/log/vspc", "console logs")
+
+
+def _section(kind: type[T]) -> T:
+    facts: Any = field(default_factory=kind, metadata={"section": kind})
+    value: T = facts
+    return value
+
+
+@dataclass(frozen=True)
+class Config:
+    """The whole configuration. `root` is the --root that it was loaded with, no key."""
+
+    proxy: Proxy = _section(Proxy)
+    admin: Admin = _section(Admin)
+    ports: Ports = _section(Ports)
+    sockets: Sockets = _section(Sockets)
+    log: Log = _section(Log)
+    clients: Clients = _section(Clients)
+    dirs: Dirs = _section(Dirs)
+    log_level: str = _key(
+        kinds.choice("debug", "info", "warning", "error"),
+        "info",
+        "what the daemon's own log tells",
+        reloads=True,
+    )
+    root: Optional[Path] = None
+
+
+def _sections() -> dict[str, type[Any]]:
+    return {f.name: f.metadata["section"] for f in dataclasses.fields(Config) if "section" in f.metadata}
+
+
+def _keys(kind: type[Any], prefix: str) -> Iterator[Key]:
+    for each in dataclasses.fields(kind):
+        if "key" in each.metadata:
+            yield dataclasses.replace(each.metadata["key"], name=prefix + each.name)
+        elif "section" in each.metadata:
+            yield from _keys(each.metadata["section"], each.name + ".")
+
+
+SECTIONS: Mapping[str, type[Any]] = MappingProxyType(_sections())
+KEYS: Mapping[str, Key] = MappingProxyType({key.name: key for key in _keys(Config, "")})
+
+
+def value_of(config: Config, name: str) -> Any:
+    """The value of a key by its dotted name."""
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def build(values: Mapping[str, Any], root: Optional[Path]) -> Config:
+    """A Config from values by dotted name; what is missing has its default."""
+    facts: dict[str, Any] = {name: value for name, value in values.items() if "." not in name}
+    for section, kind in SECTIONS.items():
+        prefix = section + "."
+        own = {name[len(prefix) :]: value for name, value in values.items() if name.startswith(prefix)}
+        facts[section] = kind(**own)
+    return Config(**facts, root=root)
