@@ -1,8 +1,8 @@
 """Reads the configuration: defaults, then the YAML file, then -o overrides, then what --root demands.
 
-Owns the search for mistakes: every one found in one go, each with its place, its key and what would be right. The keys
-themselves are in config_schema, the spellings of values in config_values. Never applies a configuration,
-and never creates or looks for anything but the file itself.
+Owns the search for mistakes: all are found in one go, each with its place, its key and what would be right.
+The keys themselves are in config_schema, the spellings of values in config_values. Never applies a
+configuration, and never creates or looks for anything but the file itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ __all__ = ["Config", "ConfigError", "Key", "describe", "differences", "load", "r
 
 Place = Callable[[yaml.Node, str], str]
 LOOPBACK = "127.0.0.1"
+QUOTES = "; a value that begins with one of : [ { * & @ needs quotes"
 
 
 class ConfigError(Exception):
@@ -86,15 +87,13 @@ def _read_file(draft: _Draft, path: Path) -> None:
     try:
         node = compose(path.read_bytes())
     except OSError as error:
-        draft.problems.append(
-            f"{path}: cannot be read: {error.strerror}; name a file that exists and is readable"
-        )
+        draft.problems.append(f"{path}: cannot be read: {error.strerror}; name a file that can be")
     except yaml.YAMLError as error:
-        draft.problems.append(f"{path}{_line_of(error)}: this is not YAML: {_reason(error)}")
+        draft.problems.append(f"{path}{_line_of(error)}: this is not YAML: {_reason(error)}{QUOTES}")
     except RecursionError:
         draft.problems.append(f"{path}: this is not a configuration: it is nested too deeply")
     else:
-        _visit(draft, node, "", lambda at, name: f"{path}:{at.start_mark.line + 1}: {name}")
+        _visit_section(draft, node, "", lambda at, name: f"{path}:{at.start_mark.line + 1}: {name}")
 
 
 def _read_override(draft: _Draft, override: str) -> None:
@@ -108,7 +107,7 @@ def _read_override(draft: _Draft, override: str) -> None:
     try:
         node = compose(text)
     except (yaml.YAMLError, RecursionError) as error:
-        draft.problems.append(f"-o {override}: the value is not YAML: {_reason(error)}")
+        draft.problems.append(f"-o {override}: the value is not YAML: {_reason(error)}{QUOTES}")
     else:
         _visit(draft, node, name.strip(), place)
 
@@ -123,32 +122,40 @@ def _reason(error: Exception) -> str:
 
 
 def _visit(draft: _Draft, node: yaml.Node, name: str, place: Place) -> None:
-    """Takes in the node at `name`, which is a key, a section or, being empty, the whole document."""
+    """Takes in the node of a key or of a section."""
     if name in KEYS:
         _take(draft, node, KEYS[name], place)
-    elif name and name not in SECTIONS:
-        draft.problems.append(f"{place(node, name)}: there is no such key{_suggestion(name)}")
-    elif isinstance(node, yaml.MappingNode):
-        _visit_members(draft, node, name, place)
-    elif not is_null(node):
-        expected = "KEY: VALUE lines" + (f" below {name}:" if name else "")
-        draft.problems.append(
-            f"{place(node, name or 'the file')}: {shown(node)} is no section; write {expected}"
-        )
+    elif name in SECTIONS:
+        _visit_section(draft, node, name, place)
+    else:
+        draft.problems.append(f"{place(node, name)}: no key is named {name!r}{_suggestion(name)}")
 
 
-def _visit_members(draft: _Draft, section: yaml.MappingNode, name: str, place: Place) -> None:
-    first: dict[str, int] = {}
+def _visit_section(draft: _Draft, section: yaml.Node, name: str, place: Place) -> None:
+    """Takes in all members of a section; the whole document is the section without a name."""
+    if isinstance(section, yaml.MappingNode):
+        for label, member, value in _members(draft, section, name, place):
+            known = member in KEYS or member in SECTIONS
+            _visit(draft, value if known else label, member, place)
+    elif not is_null(section):
+        where = place(section, name or "the file")
+        draft.problems.append(f"{where}: {shown(section)} is no section; write lines of KEY: VALUE")
+
+
+def _members(
+    draft: _Draft, section: yaml.MappingNode, name: str, place: Place
+) -> Iterator[tuple[yaml.Node, str, yaml.Node]]:
+    """Each member's label, dotted name and value, leaving out those that were given before."""
+    lines: dict[str, int] = {}
     for label, value in section.value:
         member = f"{name}.{label.value}" if name else str(label.value)
-        line = label.start_mark.line + 1
-        if first.setdefault(member, line) != line or (member in first and first[member] is not first[member]):
+        if member in lines:
             draft.problems.append(
-                f"{place(label, member)}: this key was given on line {first[member]} already; keep one of them"
+                f"{place(label, member)}: line {lines[member]} has this key already; keep one of them"
             )
-            continue
-        known = member in KEYS or member in SECTIONS
-        _visit(draft, value if known else label, member, place)
+        else:
+            lines[member] = label.start_mark.line + 1
+            yield label, member, value
 
 
 def _take(draft: _Draft, node: yaml.Node, key: Key, place: Place) -> None:
@@ -174,7 +181,8 @@ def _confine(draft: _Draft, root: Path) -> None:
         draft.values.setdefault("dirs." + name, root / name)
     for name in ("proxy.listen", "admin.listen"):
         wanted = draft.values.get(name, value_of(Config(), name))
-        draft.values[name] = tuple((_loopback(draft, name, host), port) for host, port in wanted)
+        inner = [(_loopback(draft, name, host), port) for host, port in wanted]
+        draft.values[name] = tuple(dict.fromkeys(inner))
     address = draft.values.get("ports.address", LOOPBACK)
     draft.values["ports.address"] = _loopback(draft, "ports.address", address)
 

@@ -4,6 +4,8 @@ Each section is a frozen dataclass and each key one field of it; everything else
 documentation, what a reload may change) is derived from these fields. Never reads a file.
 """
 
+# ruff: noqa: RUF009  (what the calls return is a dataclass field)
+
 from __future__ import annotations
 
 import dataclasses
@@ -21,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Key:
-    """One line of the table. `default` is YAML; `reloads`: a change takes effect on reload, else on restart."""
+    """One line of the table. `default` is YAML; `reloads`: a change needs a reload only, no restart."""
 
     name: str
     kind: Kind[Any]
@@ -85,7 +87,7 @@ class Ports:
     expire: float = _key(
         kinds.DURATION,
         "24h",
-        "a console with neither VM nor client for this long loses its port",
+        "a console with neither VM nor client for this long is forgotten",
         reloads=True,
     )
 
@@ -107,10 +109,8 @@ class Log:
     dir: Optional[Path] = _key(
         kinds.OPTIONAL_FOLDER, ".", "where console logs are, relative to dirs.log; off is no logs"
     )
-    max_size: int = _key(kinds.size(1), "64M", "a console's log is rotated at this size", reloads=True)
-    keep: int = _key(
-        kinds.integer(0, 10000), "5", "how many rotated logs of a console are kept", reloads=True
-    )
+    max_size: int = _key(kinds.size(1), "64M", "a log is rotated at this size", reloads=True)
+    keep: int = _key(kinds.integer(0, 10000), "5", "how many rotated logs a console has", reloads=True)
     sync: str = _key(
         kinds.choice("interval", "always", "never"),
         "interval",

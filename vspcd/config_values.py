@@ -1,7 +1,7 @@
 """What a configured value may look like: one Kind for each sort of value, from a YAML node to a Python value.
 
 Pure. Owns the spellings of sizes, times, modes and addresses and the words that explain a wrong one. Knows no
-key by name, and never looks at the machine (whether a group, a folder or an address exists is for its user to find).
+key by name, and never looks at the machine: whether a group or an address exists is for its user to find.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _HOST_NAME = re.compile(
 
 
 class Unfit(Exception):
-    """A value is wrong. `faults`: the offending nodes (their lines matter), each with what is wrong with it."""
+    """A value is wrong. `faults`: the nodes at fault (they know their lines) and what is wrong with each."""
 
     def __init__(self, faults: Sequence[tuple[yaml.Node, str]]) -> None:
         super().__init__("; ".join(text for _, text in faults))
