@@ -73,7 +73,7 @@ _INBOUND_QUESTION, _INBOUND_NONE = 13, 14
 
 
 def answer(payload: bytes, line: LineSettings) -> Answer:
-    """The payload of our reply, or b"", and what changed: the new LineSettings, a Break.
+    """The payload of our reply, or b"", and what the VM told: the line as it is now, or a Break.
 
     PeerError when the payload is not as long as its command demands. Unknown commands are ignored.
     """
@@ -95,14 +95,15 @@ def _signature(code: int, value: bytes, line: LineSettings) -> Answer:
 
 def _baudrate(code: int, value: bytes, line: LineSettings) -> Answer:
     asked = int.from_bytes(value, "big") or line.baud
-    return asked.to_bytes(4, "big"), _changed(line, "baud", asked)
+    told: list[Event] = [replace(line, baud=asked)] if any(value) else []
+    return asked.to_bytes(4, "big"), told
 
 
 def _setting(code: int, value: bytes, line: LineSettings) -> Answer:
     setting = _SETTINGS[code]
     if value[0] not in setting.meanings:
         return _current(setting, line), []
-    return value, _changed(line, setting.field, setting.meanings[value[0]])
+    return value, [_set(line, setting, value[0])]
 
 
 def _control(code: int, value: bytes, line: LineSettings) -> Answer:
@@ -114,10 +115,9 @@ def _control(code: int, value: bytes, line: LineSettings) -> Answer:
     if asked not in _CONTROLS:
         return value, []
     setting = _CONTROLS[asked]
-    events = _changed(line, setting.field, setting.meanings[asked])
     if setting is _BREAK:
-        events.append(Break(bool(setting.meanings[asked])))
-    return value, events
+        return value, [Break(bool(_BREAK.meanings[asked]))]
+    return value, [_set(line, setting, asked)]
 
 
 def _echo(code: int, value: bytes, line: LineSettings) -> Answer:
@@ -129,10 +129,8 @@ def _current(setting: _Setting, line: LineSettings) -> bytes:
     return bytes((next(value for value, meaning in setting.meanings.items() if meaning == now),))
 
 
-def _changed(line: LineSettings, field: str, setting: object) -> list[Event]:
-    if getattr(line, field) == setting:
-        return []
-    return [replace(line, **{field: setting})]  # type: ignore[arg-type]
+def _set(line: LineSettings, setting: _Setting, value: int) -> LineSettings:
+    return replace(line, **{setting.field: setting.meanings[value]})  # type: ignore[arg-type]
 
 
 _Respond = Callable[[int, bytes, LineSettings], Answer]

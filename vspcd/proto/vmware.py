@@ -7,10 +7,11 @@ a console and what a vMotion pair is worth is up to the caller.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from vspcd.proto import comport, telnet
-from vspcd.proto.comport import LineSettings, line_as_dict, line_from_dict
+from vspcd.proto.comport import line_as_dict, line_from_dict
 from vspcd.proto.errors import LocalError, PeerError
 from vspcd.proto.telnet import AUTHENTICATION, COM_PORT, VMWARE, Command, Negotiation, Options, Subnegotiation
 
@@ -43,11 +44,13 @@ from vspcd.proto.vmware_codes import (
     WONT_PROXY,
     BadIdentity,
     BiosUuid,
+    Break,
     Event,
     Extension,
     Identity,
     Ignored,
     Line,
+    LineSettings,
     LocationUuid,
     Named,
     ProxyRefused,
@@ -95,6 +98,7 @@ class Session:
         self.proxy: Optional[ProxyRequest] = None
         self.known: frozenset[int] = frozenset()
         self.line = LineSettings()
+        self._line_told = False
 
     def start(self) -> None:
         """Offer what we do. What we want of the VM is asked for once it has answered something."""
@@ -166,6 +170,7 @@ class Session:
             "proxy": None if self.proxy is None else [self.proxy.direction, self.proxy.uri, self.proxy.label],
             "known": sorted(self.known),
             "line": line_as_dict(self.line),
+            "line_told": self._line_told,
         }
 
     @classmethod
@@ -197,6 +202,7 @@ class Session:
             self.proxy = ProxyRequest(_checked(str, direction), _checked(str, uri), _text(label))
         self.known = frozenset(_checked(int, code) for code in saved["known"])
         self.line = line_from_dict(saved["line"])
+        self._line_told = _checked(bool, saved["line_told"])
 
     def _negotiate(self, token: Negotiation) -> list[Event]:
         events: list[Event] = []
@@ -237,14 +243,16 @@ class Session:
         reply, events = comport.answer(payload, self.line)
         if reply:
             self._queue(telnet.subnegotiation(COM_PORT, reply))
-        noted: list[Event] = []
-        for event in events:
-            if isinstance(event, LineSettings):
-                self.line = event
-                noted.append(Line(event))
-            else:
-                noted.append(event)
-        return noted
+        return [noted for event in events for noted in self._note(event)]
+
+    def _note(self, event: comport.Event) -> list[Event]:
+        if isinstance(event, Break):
+            self.line = replace(self.line, break_on=event.on)
+            return [event]
+        if event == self.line and self._line_told:
+            return []
+        self.line, self._line_told = event, True
+        return [Line(event)]
 
     def _known_suboptions(self, payload: bytes) -> list[Event]:
         self.known = frozenset(payload)

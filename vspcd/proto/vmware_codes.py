@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Optional, Union
 from urllib.parse import parse_qsl
 
-from vspcd.proto import telnet
-from vspcd.proto.comport import Break, LineSettings
+from vspcd.proto import comport, telnet
 from vspcd.proto.errors import LocalError, PeerError
+
+Break = comport.Break
+LineSettings = comport.LineSettings
 
 KNOWN_SUBOPTIONS_1, KNOWN_SUBOPTIONS_2 = 0, 1
 UNKNOWN_SUBOPTION_RCVD_1, UNKNOWN_SUBOPTION_RCVD_2 = 2, 3
