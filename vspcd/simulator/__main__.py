@@ -1,0 +1,13 @@
+"""``python -m vspcd.simulator``: the simulator without vspcctl."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from vspcd.simulator.main import add_arguments, run
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
+    add_arguments(parser)
+    sys.exit(run(parser.parse_args()))

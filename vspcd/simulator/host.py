@@ -1,0 +1,313 @@
+"""A simulated ESXi host's part in a VM: its serial ports dial the concentrator, and dial again.
+
+Does: runs a guest per port, keeps each port connected as a host does, tells what happens, one line per
+event.
+Owns: the ports, their guests and their connections.
+Never: moves a VM; vmotion.py does, through ``SerialPort``.
+
+For tests, inside a running event loop:
+
+    async with SimulatedVm(HostSettings(("127.0.0.1", 13370)), "web01", guest=Echo) as machine:
+        await machine.connected()
+        ...
+        machine.port.connection.received    bytes that the concentrator delivered
+        machine.port.misplaced              bytes that came when a real host would lose them
+        await machine.port.disconnect()     as a VM that is powered off; it dials again if it may
+
+``SimulatedVm(..., labels=("a", "b"))`` has a port per label, each with a guest of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Callable, NamedTuple, Optional
+
+from vspcd.simulator import vm
+from vspcd.simulator.connection import Address, Connection, dial
+from vspcd.simulator.guests import Guest, GuestFactory
+from vspcd.simulator.line import PC_LINE, SerialLine
+
+NAMESPACE = uuid.UUID("6a3a8f0e-41a4-5d5e-9f0c-0d6c1f2b7a10")
+
+SHOWN_LIMIT = 200
+"""Characters of misplaced text that a report shows."""
+
+ANSWER_DEADLINE = 15.0
+"""Seconds that a concentrator has to accept or refuse a port before the host hangs up."""
+
+PARTING = 0.5
+"""Seconds that the concentrator has to take the last bytes of a host that ends."""
+
+Log = Callable[[str], None]
+
+
+class Backoff(NamedTuple):
+    """Seconds before dialling again: the first, and the limit of its doubling."""
+
+    first: float = 0.5
+    limit: float = 10.0
+
+    def delay(self, failures: int) -> float:
+        """The wait after so many failures in a row, spread by a quarter so that VMs do not come in step."""
+        longest: float = min(self.limit, self.first * 2.0 ** min(failures, 16))
+        return longest * random.uniform(0.75, 1.0)
+
+
+USUAL_BACKOFF = Backoff()
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How a host dials, from ``source``; it closes each connection after ``drop_after`` seconds."""
+
+    proxy: Address
+    source: Optional[str] = None
+    service: str = "vSPC.py"
+    line: Optional[SerialLine] = PC_LINE
+    reconnect: bool = True
+    backoff: Backoff = USUAL_BACKOFF
+    drop_after: Optional[float] = None
+
+
+def derived_uuid(name: str) -> str:
+    """The 32 hex digits that a VM of this name always has."""
+    return uuid.uuid5(NAMESPACE, name).hex
+
+
+def quiet(line: str) -> None:
+    """A log that forgets."""
+
+
+class SerialPort:
+    """One serial port of a VM with the guest behind it."""
+
+    def __init__(
+        self, host: HostSettings, identity: vm.Identity, label: Optional[str], guest: GuestFactory, log: Log
+    ) -> None:
+        self.host = host
+        self.identity = identity
+        self.title = identity.name if label is None else f"{identity.name} ({label})"
+        self.guest: Guest = guest(self.report)
+        self.connection: Optional[Connection] = None
+        self.accepted = 0
+        self.refused = 0
+        self.misplaced = 0
+        self.moving = asyncio.Lock()
+        self._uri = host.service if label is None else f"{host.service}?port={label}"
+        self._log = log
+        self._changed: set[asyncio.Future[None]] = set()
+
+    # -- what people and tests do
+
+    @property
+    def open(self) -> bool:
+        """Console data flows."""
+        return (
+            self.connection is not None and self.connection.machine.open and not self.connection.closed.done()
+        )
+
+    async def connected(self) -> None:
+        """Wait until the concentrator has accepted this port."""
+        await self.until(lambda: self.open)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition that an event of this port makes true."""
+        while not condition():
+            future = asyncio.get_running_loop().create_future()
+            self._changed.add(future)
+            try:
+                await future
+            finally:
+                self._changed.discard(future)
+
+    async def disconnect(self) -> None:
+        """Close the connection so that everything sent arrives."""
+        if self.connection is not None:
+            await self.connection.finish()
+
+    def rename(self, name: str) -> None:
+        """The VM has another name, and tells it."""
+        self.identity = self.identity._replace(name=name)
+        if self.connection is not None:
+            self.connection.machine.rename(name)
+            self.connection.wake()
+
+    def report(self, text: str) -> None:
+        """One line to the log."""
+        self._log(f"{self.title}: {text}")
+
+    # -- what a host does
+
+    async def run(self) -> None:
+        """Run the guest and keep the port connected; without ``reconnect`` until the connection's end."""
+        guest = asyncio.ensure_future(self.guest.run())
+        dialling = asyncio.ensure_future(self._stay_connected())
+        try:
+            await asyncio.wait({guest, dialling}, return_when=asyncio.FIRST_COMPLETED)
+            if guest.done():
+                guest.result()
+            await dialling
+        finally:
+            for task in (dialling, guest):
+                task.cancel()
+            await asyncio.gather(dialling, guest, return_exceptions=True)
+
+    async def open_connection(
+        self, source: Optional[str], ticket: Optional[vm.Ticket] = None, identity_first: bool = False
+    ) -> Connection:
+        """Dial from an address; with a ticket as the target of a vMotion. Raises OSError."""
+        machine = vm.Vm(
+            self.identity, self._uri, line=self.host.line, ticket=ticket, identity_first=identity_first
+        )
+        connection = await dial(self.host.proxy, source, machine, self.guest, self.on_event)
+        self.report(f"dialled {self.host.proxy[0]}:{self.host.proxy[1]} from {connection.local}")
+        return connection
+
+    def on_event(self, connection: Connection, event: vm.Event) -> None:
+        """Tell and count what a connection's machine heard."""
+        _TELL.get(type(event), SerialPort._nothing)(self, connection, event)
+        self.notify()
+
+    def notify(self) -> None:
+        """Let every ``until`` look again."""
+        for future in self._changed:
+            if not future.done():
+                future.set_result(None)
+
+    async def _stay_connected(self) -> None:
+        failures = 0
+        while True:
+            accepted = self.accepted
+            try:
+                self.connection = await self.open_connection(self.host.source)
+            except OSError as error:
+                self.report(f"cannot dial: {error.strerror or error}")
+            else:
+                await self._serve()
+            failures = 0 if self.accepted > accepted else failures + 1
+            if not self.host.reconnect:
+                return
+            await asyncio.sleep(self.host.backoff.delay(failures))
+
+    async def _serve(self) -> None:
+        """Stay while the port has a connection; a vMotion may put another one in its place."""
+        try:
+            while (connection := self.connection) is not None:
+                reason = await self._ended(connection)
+                async with self.moving:
+                    if self.connection is connection:
+                        self.connection = None
+                self.report(f"closed: {reason}")
+                self.notify()
+        finally:
+            if self.connection is not None:
+                self.connection.shut()
+                await asyncio.wait({self.connection.closed}, timeout=PARTING)
+                await self.connection.cut("the host ended")
+
+    async def _ended(self, connection: Connection) -> str:
+        connection.closed.add_done_callback(lambda _: self.notify())
+        try:
+            await asyncio.wait_for(self.until(lambda: _answered(connection)), ANSWER_DEADLINE)
+        except asyncio.TimeoutError:
+            return await connection.cut(f"neither accepted nor refused within {ANSWER_DEADLINE:g} s")
+        if self.host.drop_after is not None:
+            await asyncio.wait({connection.closed}, timeout=self.host.drop_after)
+            connection.shut()
+        await asyncio.wait({connection.closed})
+        return connection.closed.result()
+
+    # -- what is told
+
+    def _accepted(self, connection: Connection, event: vm.Event) -> None:
+        self.accepted += 1
+        self.report("accepted: WILL-PROXY")
+
+    def _refused(self, connection: Connection, event: vm.Event) -> None:
+        self.refused += 1
+        self.report("refused: WONT-PROXY")
+        connection.shut()
+
+    def _misplaced(self, connection: Connection, event: vm.Misplaced) -> None:
+        self.misplaced += len(event.data)
+        self.report(
+            f"{len(event.data)} bytes that a host would lose: {ascii(event.data[:SHOWN_LIMIT])[2:-1]}"
+        )
+
+    def _break(self, connection: Connection, event: vm.Event) -> None:
+        self.report("break received")
+        self.guest.send_break()
+
+    def _unknown(self, connection: Connection, event: vm.Unknown) -> None:
+        self.report(f"the concentrator does not know command {event.code}")
+
+    def _nothing(self, connection: Connection, event: vm.Event) -> None:
+        """What vmotion.py waits for, and tells."""
+
+
+_TELL: dict[type, Callable[..., None]] = {
+    vm.Accepted: SerialPort._accepted,
+    vm.Refused: SerialPort._refused,
+    vm.Misplaced: SerialPort._misplaced,
+    vm.Break: SerialPort._break,
+    vm.Unknown: SerialPort._unknown,
+}
+
+
+def _answered(connection: Connection) -> bool:
+    return connection.closed.done() or connection.machine.state in (vm.OPEN, vm.REFUSED)
+
+
+class SimulatedVm:
+    """A VM: one serial port per label, run as tasks between ``async with`` and its end."""
+
+    def __init__(
+        self,
+        host: HostSettings,
+        name: str,
+        *,
+        guest: GuestFactory = Guest,
+        uuid: Optional[str] = None,
+        labels: tuple[Optional[str], ...] = (None,),
+        log: Log = quiet,
+    ) -> None:
+        self.identity = vm.Identity(uuid or derived_uuid(name), name)
+        self.ports = [SerialPort(host, self.identity, label, guest, log) for label in labels]
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def port(self) -> SerialPort:
+        """The only port, or the first."""
+        return self.ports[0]
+
+    async def __aenter__(self) -> SimulatedVm:
+        self._tasks = [asyncio.ensure_future(port.run()) for port in self.ports]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: Optional[type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def connected(self, timeout: float = 10.0) -> None:
+        """Wait until every port is accepted. Raises asyncio.TimeoutError."""
+        await asyncio.wait_for(asyncio.gather(*(port.connected() for port in self.ports)), timeout)
+
+    async def ended(self) -> None:
+        """Wait until every port has ended, as they do without ``reconnect``; raises what broke one."""
+        await asyncio.gather(*self._tasks)
+
+    def rename(self, name: str) -> None:
+        """Give the VM another name, told on every connection."""
+        self.identity = self.identity._replace(name=name)
+        for port in self.ports:
+            port.rename(name)

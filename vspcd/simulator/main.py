@@ -1,0 +1,245 @@
+"""``vspcctl simulate``: the command line of the simulated ESXi hosts.
+
+Does: reads the options, starts the VMs, prints one line per event, ends everything on SIGINT and SIGTERM.
+Owns: the event loop.
+Never: leaves a child behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import functools
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Callable, Optional, TypeVar
+
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware_codes import parse_uuid
+from vspcd.simulator import script
+from vspcd.simulator.address import host_port
+from vspcd.simulator.guests import Connected, Echo, GuestFactory, Stream, opener
+from vspcd.simulator.host import HostSettings, Log, SimulatedVm, quiet
+from vspcd.simulator.line import SerialLine
+from vspcd.simulator.shell import Shell
+
+OK, FAILED = 0, 1
+
+DEFAULT_PROXY = "127.0.0.1:13370"
+
+T = TypeVar("T")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``simulate``."""
+    _add_host(parser.add_argument_group("the host"))
+    _add_machines(parser.add_argument_group("the VMs"))
+    _add_guests(parser.add_argument_group("what is behind each serial port (default: --echo)"))
+
+
+def _add_host(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--proxy", type=_converted(host_port), default=host_port(DEFAULT_PROXY), metavar="HOST:PORT",
+        help=f"where VMs dial in (default {DEFAULT_PROXY})",
+    )  # fmt: skip
+    group.add_argument("--service", default="vSPC.py", help="the service URI (default %(default)s)")
+    group.add_argument("--source", metavar="ADDRESS", help="the host's own address, such as 127.0.0.2")
+    again = group.add_mutually_exclusive_group()
+    again.add_argument(
+        "--reconnect", action="store_true", default=True, help="dial again when the connection ends (default)"
+    )
+    again.add_argument(
+        "--once",
+        dest="reconnect",
+        action="store_false",
+        help="dial once; status 1 if a port was not accepted",
+    )
+    group.add_argument(
+        "--drop-after",
+        type=_converted(_number),
+        metavar="S",
+        help="close each connection after so many seconds",
+    )
+    group.add_argument("--quiet", action="store_true", help="print no events")
+
+
+def _add_machines(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--vms", type=_count, default=1, metavar="N", help="how many (default 1)")
+    group.add_argument(
+        "--name", metavar="PATTERN",
+        help="their names: web%%02d counts from 1 (default vm, or vm%%0d with several VMs)",
+    )  # fmt: skip
+    group.add_argument(
+        "--uuid", type=_converted(parse_uuid), help="the UUID of the only VM (default: made from the name)"
+    )
+    group.add_argument(
+        "--label", action="append", metavar="L", help="a labelled port (?port=L); repeat for several per VM"
+    )
+    group.add_argument(
+        "--baud",
+        type=_count,
+        default=115200,
+        metavar="N",
+        help="the speed that is announced (default 115200)",
+    )
+    group.add_argument(
+        "--com-port", action=argparse.BooleanOptionalAction, default=True,
+        help="announce the serial line's settings (RFC 2217)",
+    )  # fmt: skip
+
+
+def _add_guests(group: argparse._ArgumentGroup) -> None:
+    guest = group.add_mutually_exclusive_group()
+    guest.add_argument(
+        "--shell", nargs="?", const="", metavar="COMMAND",
+        help="your login shell on a terminal, or a command; started again when it ends",
+    )  # fmt: skip
+    guest.add_argument("--echo", action="store_true", help="what is typed comes back")
+    guest.add_argument(
+        "--stream",
+        type=_converted(_number),
+        metavar="BYTES_PER_SECOND",
+        help="numbered lines; 0 is as fast as it goes",
+    )
+    guest.add_argument(
+        "--script", type=_converted(_steps), metavar="FILE",
+        help="the file's lines one by one; @expect TEXT, @send TEXT, @delay S, @pause S, @repeat instruct",
+    )  # fmt: skip
+    guest.add_argument(
+        "--connect", type=_converted(_where), metavar="WHERE",
+        help="a real serial port: unix:PATH, tcp:HOST:PORT or pty:PATH, such as QEMU's -serial",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Play the hosts until a signal comes, or with ``--once`` until all has ended; the exit status."""
+    problem = _problem(args)
+    if problem:
+        print(f"simulate: {problem}", file=sys.stderr)
+        return 2
+    _raise_descriptor_limit()
+    try:
+        return asyncio.run(_run(args, quiet if args.quiet else _print))
+    except (OSError, BrokenPipeError) as error:
+        print(f"simulate: {error}", file=sys.stderr)
+        return FAILED
+
+
+async def _run(args: argparse.Namespace, log: Log) -> int:
+    loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(number, main.cancel)
+    machines = machines_of(args, log)
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for machine in machines:
+                await stack.enter_async_context(machine)
+            await asyncio.gather(*(machine.ended() for machine in machines))
+    except asyncio.CancelledError:
+        return OK
+    return OK if all(port.accepted for machine in machines for port in machine.ports) else FAILED
+
+
+def machines_of(args: argparse.Namespace, log: Log) -> list[SimulatedVm]:
+    """The VMs that the options describe."""
+    host = HostSettings(
+        proxy=args.proxy,
+        source=args.source,
+        service=args.service,
+        line=SerialLine(args.baud) if args.com_port else None,
+        reconnect=args.reconnect,
+        drop_after=args.drop_after,
+    )
+    labels = tuple(args.label or (None,))
+    return [
+        SimulatedVm(host, name, guest=guest_of(args), uuid=args.uuid, labels=labels, log=log)
+        for name in names_of(args.name, args.vms)
+    ]
+
+
+def names_of(pattern: Optional[str], count: int) -> list[str]:
+    """The names of so many VMs. Raises ValueError when the pattern gives no names, or twice the same."""
+    if pattern is None:
+        pattern = "vm" if count == 1 else "vm%d"
+    if "%" not in pattern and count == 1:
+        return [pattern]
+    try:
+        names = [pattern % number for number in range(1, count + 1)]
+    except (TypeError, ValueError):
+        raise ValueError(f"--name {pattern!r} is no pattern such as web%02d") from None
+    if len(set(names)) < count:
+        raise ValueError(f"--name {pattern!r} names several VMs alike")
+    return names
+
+
+def guest_of(args: argparse.Namespace) -> GuestFactory:
+    """The factory of what is behind each port."""
+    if args.shell is not None:
+        return functools.partial(Shell, command=args.shell or None)
+    if args.stream is not None:
+        return functools.partial(Stream, rate=args.stream)
+    if args.script is not None:
+        return functools.partial(script.Script, steps=args.script)
+    if args.connect is not None:
+        return functools.partial(Connected, address=args.connect)
+    return Echo
+
+
+def _problem(args: argparse.Namespace) -> str:
+    try:
+        names_of(args.name, args.vms)
+    except ValueError as error:
+        return str(error)
+    ports = args.vms * len(args.label or [None])
+    if args.uuid and args.vms > 1:
+        return "--uuid is for one VM"
+    if args.connect and ports > 1:
+        return "--connect is for one port"
+    return ""
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+def _raise_descriptor_limit() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _converted(convert: Callable[[str], T]) -> Callable[[str], T]:
+    """An argparse type whose complaint is the conversion's own."""
+
+    def converter(text: str) -> T:
+        try:
+            return convert(text)
+        except (ValueError, OSError, PeerError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return converter
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 up")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not (number := float(text)) >= 0:
+        raise ValueError(f"{text!r} is not a number from 0 up")
+    return number
+
+
+def _steps(path: str) -> list[script.Step]:
+    return script.load(Path(path))
+
+
+def _where(text: str) -> str:
+    opener(text)
+    return text
