@@ -1,0 +1,69 @@
+"""Fixtures of the system tests: daemons, VMs and clients that are gone when the test is over."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Callable, Optional
+
+import pytest
+
+from tests.system.daemon import Daemon
+from tests.system.vm import FakeVm
+
+StartDaemon = Callable[..., Daemon]
+Dial = Callable[..., FakeVm]
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    """Closes what a test has opened, the last one first."""
+    with ExitStack() as opened:
+        yield opened
+
+
+@pytest.fixture
+def root(stack: ExitStack) -> Path:
+    """A short path: the name of a Unix socket holds 107 bytes, and pytest's own folders use most of them."""
+    path = Path(tempfile.mkdtemp(prefix="vspcd-"))
+    stack.callback(shutil.rmtree, path, ignore_errors=True)
+    return path
+
+
+@pytest.fixture
+def start_daemon(root: Path, stack: ExitStack, request: pytest.FixtureRequest) -> StartDaemon:
+    """start_daemon('log.dir=off') runs a daemon with settings of its own."""
+
+    def start(*settings: str, config: Optional[Path] = None) -> Daemon:
+        daemon = Daemon(root, *settings, config=config)
+        stack.callback(end, daemon)
+        return daemon.start()
+
+    def end(daemon: Daemon) -> None:
+        request.node.add_report_section("call", "vspcd", daemon.log())
+        running = daemon.process is not None and daemon.process.poll() is None
+        try:
+            if running:
+                daemon.stop()
+        finally:
+            daemon.clean_up()
+
+    return start
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    return start_daemon()
+
+
+@pytest.fixture
+def dial(daemon: Daemon, stack: ExitStack) -> Dial:
+    """dial(name=..., uuid=...) connects a VM and takes it through the recorded order."""
+
+    def connect(**what: str) -> FakeVm:
+        return stack.enter_context(FakeVm(daemon.proxy, **what)).handshake()
+
+    return connect

@@ -1,0 +1,210 @@
+"""The real vspcd as a subprocess with a private root and ports that the system chooses.
+
+Owns the process, its session and its root. Speaks to it through the control socket, as the documentation
+of the control protocol says. Never reaches into the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+from tests.system import processes
+from tests.system.wait import until
+
+Json = dict[str, Any]
+Address = tuple[str, int]
+
+BIN = Path(sys.executable).parent
+VSPCD = str(BIN / "vspcd")
+VSPCCTL = str(BIN / "vspcctl")
+
+PRIVATE = ("proxy.listen=[127.0.0.1:0]", "admin.listen=[127.0.0.1:0]", "ports.first=0")
+PACKET_LIMIT = 65536
+
+
+def as_options(settings: tuple[str, ...]) -> list[str]:
+    return [word for setting in settings for word in ("-o", setting)]
+
+
+class Daemon:
+    """One vspcd below one root; it can be stopped, killed and started again there."""
+
+    def __init__(self, root: Path, *settings: str, config: Optional[Path] = None) -> None:
+        self.root = root
+        self.settings = PRIVATE + settings
+        self.config = config
+        self.process: Optional[subprocess.Popen[bytes]] = None
+
+    # The process
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "the daemon was not started"
+        return self.process.pid
+
+    @property
+    def output(self) -> Path:
+        return self.root / "vspcd.out"
+
+    def log(self) -> str:
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
+
+    def command(self) -> list[str]:
+        config = ["--config", str(self.config)] if self.config else []
+        return [VSPCD, *config, "--root", str(self.root), *as_options(self.settings)]
+
+    def start(self) -> Daemon:
+        self.process = self.spawn()
+        until(self._answers, "the daemon answers on its control socket")
+        return self
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"vspcd ended with {self.process.returncode}:\n{self.log()}"
+        try:
+            return bool(self.status()["pid"] == self.pid)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+
+    def stop(self) -> None:
+        """Ends the daemon as systemd does; it must leave nothing behind."""
+        self.signal(signal.SIGTERM)
+        assert self.wait_end() == 0, (
+            f"vspcd ended with {self.process and self.process.returncode}:\n{self.log()}"
+        )
+        until(lambda: not self.members(), f"no process of the daemon is left, but {self.titles()} are", 10)
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait_end(self) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout=20)
+
+    def members(self) -> list[int]:
+        return processes.session_members(self.pid)
+
+    def titles(self) -> dict[int, str]:
+        return {pid: processes.title(pid) for pid in self.members()}
+
+    def clean_up(self) -> None:
+        """Ends whatever a test has left of it, however the test went."""
+        if self.process is None:
+            return
+        processes.kill_session(self.pid)
+        self.process.wait(timeout=20)
+
+    # The control socket
+
+    def request(self, message: Json) -> list[Json]:
+        """All packets of the answer to one request."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.settimeout(20)
+            control.connect(str(self.root / "run" / "control.sock"))
+            control.send(json.dumps(message).encode())
+            packets: list[Json] = []
+            while not (packets and packets[-1].get("end")):
+                packet = control.recv(PACKET_LIMIT)
+                assert packet, f"the daemon hung up in the middle of its answer: {packets}"
+                packets.append(json.loads(packet))
+            return packets
+
+    def status(self) -> Json:
+        """The whole status, its packets put together."""
+        answer: Json = {"consoles": [], "refused": []}
+        for packet in self.request({"type": "status"}):
+            answer["consoles"] += packet.pop("consoles", [])
+            answer["refused"] += packet.pop("refused", [])
+            answer.update(packet)
+        return answer
+
+    def consoles(self) -> list[Json]:
+        return list(self.status()["consoles"])
+
+    def refused(self) -> list[Json]:
+        return list(self.status()["refused"])
+
+    # What tests ask of it
+
+    @property
+    def proxy(self) -> Address:
+        return self.listener("proxy")
+
+    def listener(self, name: str) -> Address:
+        host, _, port = self.status()["listeners"][name][0].rpartition(":")
+        return host.strip("[]"), int(port)
+
+    def console(self, name: str) -> Json:
+        """The console that has this name or id."""
+        found = self.find(name)
+        assert found is not None, f"no console {name} among {[c['name'] for c in self.consoles()]}"
+        return found
+
+    def find(self, name: str) -> Optional[Json]:
+        return next((c for c in self.consoles() if name in (c["name"], c["id"])), None)
+
+    def wait_console(self, name: str, test: Callable[[Json], bool], what: str) -> Json:
+        def probe() -> Optional[Json]:
+            found = self.find(name)
+            return found if found is not None and test(found) else None
+
+        return until(probe, f"{name} {what}; it is {self.find(name)}")
+
+    def wait_state(self, name: str, state: str) -> Json:
+        return self.wait_console(name, lambda c: bool(c["state"] == state), f"is {state}")
+
+    def wait_clients(self, name: str, count: int) -> Json:
+        return self.wait_console(name, lambda c: len(c["clients"]) == count, f"has {count} clients")
+
+    def wait_refusal(self, words: str) -> Json:
+        """The refusal whose reason has these words."""
+
+        def probe() -> Optional[Json]:
+            return next((r for r in self.refused() if words in r["reason"]), None)
+
+        return until(probe, f"a refusal says {words!r}; there are {self.refused()}")
+
+    def wait_log(self, words: str) -> str:
+        """The line of the daemon's own log that has these words."""
+
+        def probe() -> Optional[str]:
+            return next((line for line in self.log().splitlines() if words in line), None)
+
+        return until(probe, f"the daemon logs {words!r}")
+
+    def socket_path(self, name: str) -> str:
+        return str(self.console(name)["socket"])
+
+    def port(self, name: str) -> Address:
+        return "127.0.0.1", int(self.console(name)["port"])
+
+    def log_file(self, name: str) -> Path:
+        return Path(self.console(name)["log"])
+
+    def worker(self, name: str) -> int:
+        return int(self.console(name)["worker"]["pid"])
+
+    def ctl(self, *words: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Runs vspcctl to its end."""
+        return subprocess.run(
+            [VSPCCTL, "--root", str(self.root), *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )

@@ -1,0 +1,91 @@
+"""An estate at once: 300 VMs dial in side by side."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from tests.system import processes
+from tests.system.conftest import StartDaemon
+from tests.system.daemon import Daemon
+from tests.system.vm import FakeVm, close_all, handshake_all
+from tests.system.wait import until
+
+COUNT = 300
+HOSTS = 10
+
+
+def dial_all(daemon: Daemon, stack: ExitStack) -> list[FakeVm]:
+    """300 VMs on ten hosts."""
+    vms = [
+        stack.enter_context(
+            FakeVm(daemon.proxy, name=f"vm{number:03}", source=f"127.0.1.{1 + number % HOSTS}")
+        )
+        for number in range(COUNT)
+    ]
+    handshake_all(vms)
+    return vms
+
+
+def connected(daemon: Daemon) -> int:
+    return sum(console["state"] == "connected" for console in daemon.consoles())
+
+
+def test_300_vms_at_once_are_all_connected_each_with_a_port_and_a_worker_of_its_own(
+    start_daemon: StartDaemon, stack: ExitStack
+) -> None:
+    daemon = start_daemon()
+    vms = dial_all(daemon, stack)
+    until(lambda: connected(daemon) == COUNT, "all are connected")
+    consoles = daemon.consoles()
+    assert {console["name"] for console in consoles} == {vm.name for vm in vms}
+    assert len({console["port"] for console in consoles}) == COUNT
+    assert len({console["worker"]["pid"] for console in consoles}) == COUNT
+    assert daemon.refused() == []
+
+
+def test_300_vms_leave_and_come_back_to_the_same_ports(start_daemon: StartDaemon, stack: ExitStack) -> None:
+    daemon = start_daemon()
+    vms = dial_all(daemon, stack)
+    until(lambda: connected(daemon) == COUNT, "all are connected")
+    before = {console["id"]: console["port"] for console in daemon.consoles()}
+    close_all(vms)
+    until(lambda: connected(daemon) == 0, "all have left")
+    again = [
+        stack.enter_context(
+            FakeVm(daemon.proxy, name=vm.name, uuid=vm.uuid, source=f"127.0.2.{number % HOSTS}")
+        )
+        for number, vm in enumerate(vms, 1)
+    ]
+    handshake_all(again)
+    until(lambda: connected(daemon) == COUNT, "all are back")
+    assert {console["id"]: console["port"] for console in daemon.consoles()} == before
+
+
+def test_each_of_300_vms_is_heard_in_its_own_log(start_daemon: StartDaemon, stack: ExitStack) -> None:
+    daemon = start_daemon()
+    vms = dial_all(daemon, stack)
+    until(lambda: connected(daemon) == COUNT, "all are connected")
+    for vm in vms:
+        vm.send(vm.name.encode())
+    logs = {vm.name: daemon.root / "log" / f"{vm.uuid}.log" for vm in vms}
+    until(lambda: all(log.stat().st_size == 5 for log in logs.values()), "all are heard")
+    assert [name for name, log in logs.items() if log.read_text() != name] == []
+
+
+def test_memory_of_an_idle_worker(
+    start_daemon: StartDaemon, stack: ExitStack, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Reports the figure; only a gross leak of the parent's memory fails."""
+    daemon = start_daemon()
+    dial_all(daemon, stack)
+    until(lambda: connected(daemon) == COUNT, "all are connected")
+    sizes = sorted(processes.private_bytes(c["worker"]["pid"]) for c in daemon.consoles())
+    with capsys.disabled():
+        median = sizes[COUNT // 2] / 1024
+        sys.stderr.write(
+            f"\nidle worker: {median:.0f} KiB private in the median, {sizes[-1] / 1024:.0f} at most\n"
+        )
+    assert sizes[-1] < 4 << 20
