@@ -20,6 +20,7 @@ For tests, inside a running event loop:
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import uuid
 from dataclasses import dataclass
@@ -89,6 +90,7 @@ class SerialPort:
         self, host: HostSettings, identity: vm.Identity, label: Optional[str], guest: GuestFactory, log: Log
     ) -> None:
         self.host = host
+        self.source = host.source
         self.identity = identity
         self.title = identity.name if label is None else f"{identity.name} ({label})"
         self.guest: Guest = guest(self.report)
@@ -100,6 +102,7 @@ class SerialPort:
         self._uri = host.service if label is None else f"{host.service}?port={label}"
         self._log = log
         self._changed: set[asyncio.Future[None]] = set()
+        self._connections: set[Connection] = set()
 
     # -- what people and tests do
 
@@ -155,6 +158,7 @@ class SerialPort:
             for task in (dialling, guest):
                 task.cancel()
             await asyncio.gather(dialling, guest, return_exceptions=True)
+            await self._part()
 
     async def open_connection(
         self, source: Optional[str], ticket: Optional[vm.Ticket] = None, identity_first: bool = False
@@ -164,6 +168,8 @@ class SerialPort:
             self.identity, self._uri, line=self.host.line, ticket=ticket, identity_first=identity_first
         )
         connection = await dial(self.host.proxy, source, machine, self.guest, self.on_event)
+        self._connections.add(connection)
+        connection.closed.add_done_callback(lambda _: self._gone(connection))
         self.report(f"dialled {self.host.proxy[0]}:{self.host.proxy[1]} from {connection.local}")
         return connection
 
@@ -179,14 +185,15 @@ class SerialPort:
                 future.set_result(None)
 
     async def _stay_connected(self) -> None:
-        failures = 0
+        failures, complaint = 0, ""
         while True:
             accepted = self.accepted
             try:
-                self.connection = await self.open_connection(self.host.source)
+                self.connection = await self.open_connection(self.source)
             except OSError as error:
-                self.report(f"cannot dial: {error.strerror or error}")
+                complaint = self._complain(complaint, error)
             else:
+                complaint = ""
                 await self._serve()
             failures = 0 if self.accepted > accepted else failures + 1
             if not self.host.reconnect:
@@ -195,22 +202,36 @@ class SerialPort:
 
     async def _serve(self) -> None:
         """Stay while the port has a connection; a vMotion may put another one in its place."""
-        try:
-            while (connection := self.connection) is not None:
-                reason = await self._ended(connection)
-                async with self.moving:
-                    if self.connection is connection:
-                        self.connection = None
-                self.report(f"closed: {reason}")
-                self.notify()
-        finally:
-            if self.connection is not None:
-                self.connection.shut()
-                await asyncio.wait({self.connection.closed}, timeout=PARTING)
-                await self.connection.cut("the host ended")
+        while (connection := self.connection) is not None:
+            reason = await self._ended(connection)
+            self.report(f"closed: {reason}")
+            async with self.moving:
+                if self.connection is connection:
+                    self.connection = None
+            self.notify()
+
+    async def _part(self) -> None:
+        """Let every connection send its last bytes, and end it."""
+        connections = list(self._connections)
+        for connection in connections:
+            connection.shut()
+        if connections:
+            await asyncio.wait({connection.closed for connection in connections}, timeout=PARTING)
+        for connection in connections:
+            await connection.cut("the host ended")
+
+    def _gone(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self.notify()
+
+    def _complain(self, before: str, error: OSError) -> str:
+        """Tell why dialling failed, unless it is what was told before."""
+        complaint = os.strerror(error.errno) if error.errno else str(error)
+        if complaint != before:
+            self.report(f"cannot dial: {complaint}" + ("; trying again" if self.host.reconnect else ""))
+        return complaint
 
     async def _ended(self, connection: Connection) -> str:
-        connection.closed.add_done_callback(lambda _: self.notify())
         try:
             await asyncio.wait_for(self.until(lambda: _answered(connection)), ANSWER_DEADLINE)
         except asyncio.TimeoutError:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import dataclasses
 import functools
 import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Callable, Optional, TypeVar
+from typing import Any, Callable, Optional, TypeVar
 
 from vspcd.proto.errors import PeerError
-from vspcd.proto.vmware_codes import parse_uuid
-from vspcd.simulator import script
+from vspcd.proto.vmware import parse_uuid
+from vspcd.simulator import script, vmotion
 from vspcd.simulator.address import host_port
 from vspcd.simulator.guests import Connected, Echo, GuestFactory, Stream, opener
 from vspcd.simulator.host import HostSettings, Log, SimulatedVm, quiet
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``simulate``."""
     _add_host(parser.add_argument_group("the host"))
     _add_machines(parser.add_argument_group("the VMs"))
+    _add_vmotion(parser.add_argument_group("vMotion"))
     _add_guests(parser.add_argument_group("what is behind each serial port (default: --echo)"))
 
 
@@ -91,6 +93,23 @@ def _add_machines(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
 
 
+def _add_vmotion(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--vmotion-every",
+        type=_converted(_number),
+        metavar="S",
+        help="move each VM about every so many seconds",
+    )
+    group.add_argument(
+        "--hosts", type=_addresses, metavar="A,B", default=[],
+        help="addresses of the hosts moved between, such as 127.0.0.2,127.0.0.3",
+    )  # fmt: skip
+    group.add_argument(
+        "--vmotion", type=_converted(_variants), metavar="VARIANT,...", default=["normal"],
+        help=f"how: random, or some of {', '.join(vmotion.VARIANTS)} (default normal)",
+    )  # fmt: skip
+
+
 def _add_guests(group: argparse._ArgumentGroup) -> None:
     guest = group.add_mutually_exclusive_group()
     guest.add_argument(
@@ -134,22 +153,49 @@ async def _run(args: argparse.Namespace, log: Log) -> int:
     assert main is not None
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, main.cancel)
-    machines = machines_of(args, log)
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            for machine in machines:
-                await stack.enter_async_context(machine)
-            await asyncio.gather(*(machine.ended() for machine in machines))
-    except asyncio.CancelledError:
-        return OK
-    return OK if all(port.accepted for machine in machines for port in machine.ports) else FAILED
+    machines, tally = machines_of(args, log), vmotion.Tally()
+    status = OK
+    with contextlib.suppress(asyncio.CancelledError):
+        await _play(args, machines, tally)
+        status = OK if all(port.accepted for machine in machines for port in machine.ports) else FAILED
+    for line in tally.lines():
+        print(line, flush=True)
+    return FAILED if tally.failed else status
+
+
+async def _play(args: argparse.Namespace, machines: list[SimulatedVm], tally: vmotion.Tally) -> None:
+    """Run the VMs until all have ended, which they do only with ``--once``."""
+    async with contextlib.AsyncExitStack() as stack:
+        for machine in machines:
+            await stack.enter_async_context(machine)
+        tasks: list[asyncio.Future[Any]] = [asyncio.gather(*(machine.ended() for machine in machines))]
+        if args.vmotion_every is not None:
+            tasks += [
+                asyncio.ensure_future(
+                    vmotion.keep_moving(machine, args.hosts, args.vmotion_every, args.vmotion, tally)
+                )
+                for machine in machines
+            ]
+        try:
+            await _first_of(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _first_of(*tasks: asyncio.Future[Any]) -> None:
+    """Wait until one has ended; raises what it raised."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
 
 
 def machines_of(args: argparse.Namespace, log: Log) -> list[SimulatedVm]:
     """The VMs that the options describe."""
+    sources = args.hosts or [args.source]
     host = HostSettings(
         proxy=args.proxy,
-        source=args.source,
         service=args.service,
         line=SerialLine(args.baud) if args.com_port else None,
         reconnect=args.reconnect,
@@ -157,8 +203,15 @@ def machines_of(args: argparse.Namespace, log: Log) -> list[SimulatedVm]:
     )
     labels = tuple(args.label or (None,))
     return [
-        SimulatedVm(host, name, guest=guest_of(args), uuid=args.uuid, labels=labels, log=log)
-        for name in names_of(args.name, args.vms)
+        SimulatedVm(
+            dataclasses.replace(host, source=sources[number % len(sources)]),
+            name,
+            guest=guest_of(args),
+            uuid=args.uuid,
+            labels=labels,
+            log=log,
+        )
+        for number, name in enumerate(names_of(args.name, args.vms))
     ]
 
 
@@ -198,6 +251,8 @@ def _problem(args: argparse.Namespace) -> str:
     ports = args.vms * len(args.label or [None])
     if args.uuid and args.vms > 1:
         return "--uuid is for one VM"
+    if args.vmotion_every is not None and not args.hosts:
+        return "--vmotion-every needs --hosts"
     if args.connect and ports > 1:
         return "--connect is for one port"
     return ""
@@ -238,6 +293,19 @@ def _number(text: str) -> float:
 
 def _steps(path: str) -> list[script.Step]:
     return script.load(Path(path))
+
+
+def _addresses(text: str) -> list[str]:
+    return [host for host in text.split(",") if host]
+
+
+def _variants(text: str) -> list[str]:
+    if text == "random":
+        return list(vmotion.VARIANTS)
+    for name in text.split(","):
+        if name not in vmotion.VARIANTS:
+            raise ValueError(f"no variant is named {name!r}; there are {', '.join(vmotion.VARIANTS)}")
+    return text.split(",")
 
 
 def _where(text: str) -> str:

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Optional, Union
 
-from vspcd.proto import telnet
-from vspcd.proto import vmware_codes as vmware
+from vspcd.proto import telnet, vmware
 from vspcd.proto.telnet import AUTHENTICATION, BINARY, COM_PORT, ECHO, SGA, VMWARE
 from vspcd.simulator.line import PC_LINE, SerialLine, announcement, break_signal
 
@@ -117,8 +116,8 @@ class Vm:
         self._line = line
         self._ticket = ticket
         self._identity_first = identity_first
-        self._begun: list[bytes] = []
-        self._granted: Optional[bytes] = None
+        self.sequence: Optional[bytes] = None
+        self.grant: Optional[Ticket] = None
         self._options = telnet.Options(
             local=frozenset({BINARY, SGA, VMWARE, COM_PORT}), remote=frozenset({BINARY, SGA, ECHO})
         )
@@ -161,11 +160,6 @@ class Vm:
         """Console data may be sent."""
         return self.state == OPEN
 
-    @property
-    def granted(self) -> bool:
-        """GOAHEAD was received: the machine is on its way to the target."""
-        return self._granted is not None
-
     def rename(self, name: str) -> None:
         """The VM has a new name, and says so when it was accepted."""
         self.identity = self.identity._replace(name=name)
@@ -180,20 +174,18 @@ class Vm:
     # -- vMotion
 
     def begin(self, sequence: bytes) -> None:
-        """Source: ask to be moved."""
-        self._begun.append(sequence)
+        """Source: ask to be moved. GOAHEAD sets ``grant``, NOTNOW unsets ``sequence``."""
+        self.sequence, self.grant = sequence, None
         self._send(vmware.VMOTION_BEGIN, sequence)
 
     def abort(self) -> None:
         """Source: the machine stays here after all."""
-        self._begun.clear()
-        self._granted = None
+        self.forget()
         self._send(vmware.VMOTION_ABORT)
 
     def forget(self) -> None:
-        """Source: the vMotion is over without a word, as the concentrator will find out by itself."""
-        self._begun.clear()
-        self._granted = None
+        """Source: the vMotion is over without a word; the concentrator finds out by itself."""
+        self.sequence = self.grant = None
 
     def complete(self) -> None:
         """Target: the machine runs here from now on."""
@@ -205,7 +197,7 @@ class Vm:
 
     def _token(self, token: telnet.Token) -> None:
         if isinstance(token, bytes):
-            expected = self.open and not self.granted
+            expected = self.open and self.grant is None
             self._events.append(Data(token) if expected else Misplaced(token))
         elif isinstance(token, telnet.Negotiation):
             self._negotiation(token)
@@ -262,12 +254,12 @@ class Vm:
 
     def _goahead(self, code: int, payload: bytes) -> None:
         """Only the newest BEGIN counts: GOAHEAD for one that it replaced, or that was aborted, goes by."""
-        if self._begun and payload.startswith(self._begun[-1]):
-            self._granted = self._begun[-1]
-            self._events.append(GoAhead(Ticket(self._granted, payload)))
+        if self.sequence is not None and payload.startswith(self.sequence):
+            self.grant = Ticket(self.sequence, payload)
+            self._events.append(GoAhead(self.grant))
 
     def _notnow(self, code: int, payload: bytes) -> None:
-        if self._begun and payload == self._begun[-1]:
+        if payload == self.sequence:
             self.forget()
             self._events.append(NotNow(payload))
 
@@ -278,9 +270,11 @@ class Vm:
             self._events.append(PeerOk())
 
     def _not_known_there(self, code: int, payload: bytes) -> None:
-        for unknown in payload[:1]:
-            peer = unknown == vmware.VMOTION_PEER and self.state == ASKING
-            self._events.append(PeerUnknown() if peer else Unknown(unknown))
+        if payload[:1] == bytes([vmware.VMOTION_PEER]) and self.state == ASKING:
+            self.state = REFUSED
+            self._events.append(PeerUnknown())
+        elif payload:
+            self._events.append(Unknown(payload[0]))
 
     def _tell_uuid(self, code: int, payload: bytes) -> None:
         self._send(vmware.VM_VC_UUID, vmware.uuid_payload(self.identity.uuid))
