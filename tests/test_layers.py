@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The longest name that fits a module decides. A module may import its own layer and those above it here.
+# The longest name that fits a module decides. A module may import its own layer and lower ones.
 LAYERS = {
     "vspcd": 0,
     "vspcd.proto": 0,
@@ -91,10 +91,10 @@ def within(module: str, package: str) -> bool:
 
 
 def room(module: str) -> str:
-    """The name in the table that decides for a module: parts of the master are vspcd.master_*."""
-    name = module.replace("vspcd.master_", "vspcd.master.")
-    fitting = [row for row in LAYERS if within(name, row)]
-    return max(fitting, key=len)
+    """The row that decides for a module. What stands beside master.py and has no row is a part of it."""
+    fitting = max((row for row in LAYERS if within(module, row)), key=len)
+    beside_master = fitting == "vspcd" and module.count(".") == 1
+    return "vspcd.master" if beside_master else fitting
 
 
 def layer(module: str) -> int:

@@ -147,7 +147,7 @@ def run() -> None:
     daemon = start_daemon()
     try:
         proxy = wait_status(daemon)["listeners"]["proxy"][0]
-        host = start(ctl_command("simulate", "--shell", "--name", VM, proxy), quiet=True)
+        host = start(ctl_command("simulate", "--proxy", proxy, "--name", VM, "--shell"), quiet=True)
         try:
             print(guide(wait_console(daemon, host)), flush=True)
             daemon.wait()

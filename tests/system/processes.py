@@ -35,6 +35,11 @@ def session_members(session: int) -> list[int]:
     return [pid for pid in pids if session_of(pid) == session]
 
 
+def children(pid: int) -> list[int]:
+    text = read(pid, f"task/{pid}/children")
+    return [int(word) for word in (text or "").split()]
+
+
 def kill(pid: int) -> None:
     try:
         os.kill(pid, signal.SIGKILL)
