@@ -1,0 +1,176 @@
+"""The command line of vspcctl: its commands, their options, and what is said about a wrong one.
+
+Does: builds the parser; names where each command's work is done.
+Owns: the table of commands.
+Never: imports a command's module, but for ``simulate``'s options when they are asked for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, NoReturn, Optional
+
+from vspcd import __version__
+from vspcd.ctl.failure import EXIT_CODES, USAGE
+
+REPLAY_DEFAULT = 4096
+
+
+class Command(NamedTuple):
+    """A command: its help, where its work is done, and what adds its arguments."""
+
+    help: str
+    module: str
+    function: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that suggests the command that was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        if "invalid choice" in message and "COMMAND" in message:
+            message = _unknown_command(message)
+        self.exit(USAGE, f"{self.prog}: {message}\n(more: {self.prog} --help)\n")
+
+
+def _log(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes, over rotations")
+    parser.add_argument(
+        "-n", "--lines", type=_whole_number, metavar="LINES", help="only the last LINES lines"
+    )
+    parser.add_argument("--since", metavar="TIME", help="10m, '2h ago', yesterday, 14:30, 2026-11-20T14:30 …")
+    parser.add_argument("--until", metavar="TIME", help="the same forms")
+    parser.add_argument("-t", "--timestamps", action="store_true", help="the time before each line")
+    parser.add_argument("--raw", action="store_true", help="every byte as it is, on a terminal too")
+    parser.add_argument("--dir", metavar="DIR", help="read the logs in this directory")
+    parser.add_argument("--config", metavar="FILE", help="read the logs where this vspcd.yaml has them")
+
+
+def _simulate(parser: argparse.ArgumentParser) -> None:
+    from vspcd.simulator.main import add_arguments
+
+    add_arguments(parser)
+
+
+def _completion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"))
+
+
+def _no_arguments(_: argparse.ArgumentParser) -> None:
+    return
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show everything about this console")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("--memory", action="store_true", help="measure every worker, however many there are")
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="name, unique prefix, UUID, or UUID.label")
+
+
+def _console(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("-r", "--read-only", action="store_true", help="watch only: nothing is sent")
+    parser.add_argument("-e", "--escape", metavar="KEY", help="the escape key: ^] (default), C-a, none …")
+    parser.add_argument(
+        "--replay",
+        type=_whole_number,
+        default=REPLAY_DEFAULT,
+        metavar="BYTES",
+        help="how much of the latest output to show first (default %(default)s)",
+    )
+    parser.add_argument(
+        "--linger",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="after the end of a piped input, leave when the console has been quiet so long (default 1)",
+    )
+
+
+COMMANDS = {
+    "status": Command("show the daemon's health and its consoles", "vspcd.ctl.status", "run", _status),
+    "list": Command(
+        "one line per console: name, id, state, port", "vspcd.ctl.commands", "list_consoles", _no_arguments
+    ),
+    "console": Command("get on a console", "vspcd.ctl.console", "run", _console),
+    "log": Command("show a console's log", "vspcd.ctl.log", "run", _log),
+    "forget": Command(
+        "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
+    ),
+    "reload": Command(
+        "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _no_arguments
+    ),
+    "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
+    "simulate": Command("play ESXi hosts whose VMs dial in", "vspcd.simulator.main", "run", _simulate),
+    "completion": Command(
+        "print a completion script for a shell", "vspcd.ctl.completion", "run", _completion
+    ),
+}
+HIDDEN = {
+    "_names": Command("", "vspcd.ctl.commands", "list_names", _no_arguments),
+}
+
+
+def build_parser(words: Sequence[str] = ()) -> Parser:
+    """The parser of the whole command line. ``words`` tells which commands' arguments are needed."""
+    parser = Parser(
+        prog="vspcctl",
+        description="The operator's tool of vspcd: status, consoles, logs.",
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"vspcctl {__version__}")
+    _where(parser, None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, command in COMMANDS.items():
+        about = command.help[:1].upper() + command.help[1:] + "."
+        below = commands.add_parser(name, help=command.help, description=about, allow_abbrev=False)
+        if name in words:
+            command.arguments(below)
+        _where(below, argparse.SUPPRESS)
+    for name in HIDDEN.keys() & set(words):
+        _where(commands.add_parser(name), argparse.SUPPRESS)
+    return parser
+
+
+def _where(parser: argparse.ArgumentParser, default: Optional[str]) -> None:
+    """The options that find the daemon, allowed before the command and behind it."""
+    parser.add_argument("--root", metavar="DIR", default=default, help="the daemon's private root")
+    parser.add_argument("--socket", metavar="PATH", default=default, help="the daemon's control socket")
+
+
+def _epilog() -> str:
+    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in EXIT_CODES.items())
+    return f"exit codes:\n{codes}\n\nThe daemon is found by --socket, --root, $VSPCD_ROOT, or at /run/vspc."
+
+
+def _unknown_command(message: str) -> str:
+    import difflib
+
+    given = message.partition("invalid choice: '")[2].partition("'")[0]
+    near = difflib.get_close_matches(given, COMMANDS, 1)
+    meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
+    return f"there is no command {given!r}{meant}"
+
+
+def _whole_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
