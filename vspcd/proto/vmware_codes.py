@@ -167,7 +167,7 @@ def parse_uuid(text: Union[bytes, str]) -> str:
     spelled = text.decode("latin-1") if isinstance(text, bytes) else text
     digits = spelled.translate(_SPACING).lower()
     if not _HEX32.fullmatch(digits):
-        raise PeerError(f"not a UUID: {spelled[:64]!a}" if digits else "blank UUID")
+        raise PeerError(f"not a UUID: {spelled[:64]!a:.80}" if digits else "blank UUID")
     return digits
 
 
