@@ -2,7 +2,8 @@
 
 Does: sends what fits, queues the rest up to a limit, receives whole packets with their descriptors.
 Owns: its socket, and duplicates of the descriptors of packets that wait to be sent.
-Never: blocks; interprets a message (``vspcd.proto.control`` does); leaks a descriptor that came with a bad packet.
+Never: blocks; interprets a message (``vspcd.proto.control`` does); leaks a descriptor that came with a bad
+packet.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ class Channel:
     def fileno(self) -> int:
         """The socket's number."""
         return self.sock.fileno()
+
+    @property
+    def backlog(self) -> int:
+        """Packets that wait until the other side reads."""
+        return len(self._queue)
 
     def serve(
         self, loop: Loop, on_message: Callable[[Message, list[int]], None], on_closed: Callable[[], None]

@@ -55,7 +55,8 @@ def tcp(host: str, port: int) -> socket.socket:
 def unix(
     directory: int, name: str, mode: int, group: Optional[int], kind: int = socket.SOCK_STREAM
 ) -> socket.socket:
-    """A Unix listener at ``name`` in the open ``directory``, replacing what a dead daemon left. Raises OSError.
+    """A Unix listener at ``name`` in the open ``directory``, replacing what a dead daemon left. Raises
+    OSError.
 
     The path goes through the directory's descriptor, since a socket address holds 107 bytes and no more. The
     socket is made with no access for others and gets its mode and group before it listens.

@@ -1,12 +1,13 @@
 """The event loop: epoll, timers and signals, and nothing of the application.
 
-Does: calls a handler when its file descriptor is ready, calls timers when they are due, turns signals into calls.
+Does: calls a handler when its file descriptor is ready, calls timers when they are due, turns signals into
+calls.
 Owns: one epoll instance, the timer heap, the signal wake-up pair.
 Never: reads or writes anybody's data; wakes up when there is nothing to do.
 
-Handlers watched with ``last=True`` run after all others of the same turn, so connections that exist are served
-before new ones are accepted. An event is delivered only to the handler that was registered when epoll reported
-it: a number that was closed and reused within the turn gets nothing that was not meant for it.
+Handlers watched with ``last=True`` run after all others of the same turn, so connections that exist are
+served before new ones are accepted. An event is delivered only to the handler that was registered when epoll
+reported it: a number that was closed and reused within the turn gets nothing that was not meant for it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ Owns: nothing.
 Never: decides who is forked, or what a death means.
 
 Before the first fork everything is imported and ``freeze`` is called: a garbage collection in a child would
-otherwise copy every page of the parent that holds an object. A child that kept foreign descriptors could read other
-consoles, and no connection would ever be seen to end.
+otherwise copy every page of the parent that holds an object. A child that kept foreign descriptors could read
+other consoles, and no connection would ever be seen to end.
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def freeze() -> None:
 def fork(main: Callable[[], None], keep: set[int]) -> int:
     """Fork a child that runs ``main`` and exits; returns its pid.
 
-    The child keeps ``keep`` and the standard descriptors, has default signal handlers and no garbage collector, and
-    leaves by ``os._exit``: 0 when ``main`` returns, its code on SystemExit, 70 with a traceback on stderr when it
-    raises anything else. Raises OSError when the system has no room for a process.
+    The child keeps ``keep`` and the standard descriptors, has default signal handlers and no garbage
+    collector, and leaves by ``os._exit``: 0 when ``main`` returns, its code on SystemExit, 70 with a
+    traceback on stderr when it raises anything else. Raises OSError when the system has no room for a
+    process.
     """
     pid = os.fork()
     if pid:
@@ -71,7 +72,8 @@ def _default_signals() -> None:
 def _close_all_but(keep: set[int]) -> None:
     low = 0
     for fd in sorted(keep):
-        os.closerange(low, fd)
+        if low < fd:  # an empty range from 0 would be taken for all descriptors
+            os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, _highest_descriptor())
 
@@ -83,7 +85,7 @@ def _highest_descriptor() -> int:
 
 def reap() -> list[tuple[int, str]]:
     """The children that have died since the last call: pid and, in words, how."""
-    dead = []
+    dead: list[tuple[int, str]] = []
     while True:
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)

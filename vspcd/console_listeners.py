@@ -1,0 +1,168 @@
+"""The consoles' own listeners: a Unix socket and, when the configuration wants one, a TCP port each.
+
+Does: opens and closes them, moves a console whose port something else holds, accepts clients.
+Owns: the listening sockets and the allocation of port numbers.
+Never: serves a client; ``on_client(console, kind, socket, origin)`` gets it.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import socket
+import time
+from typing import Callable, Optional
+
+from vspcd.config_schema import Config
+from vspcd.portmap.ports import Ports, PortsExhausted, PortTaken
+from vspcd.table import Console
+from vspcd.unix import listen
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import READ, Loop
+
+OnClient = Callable[[Console, str, socket.socket, str], None]
+
+PAUSE = 0.5
+ATTEMPTS = 100
+TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
+
+
+class ConsoleListeners:
+    """``directory`` is an open descriptor of the run directory."""
+
+    def __init__(self, loop: Loop, log: Log, config: Config, directory: int, on_client: OnClient) -> None:
+        self.config = config
+        self._loop = loop
+        self._log = log
+        self._directory = directory
+        self._on_client = on_client
+        self.ports = Ports(config.ports.first)
+
+    def remember(self, console: Console) -> None:
+        """A console that the port map knows keeps its port."""
+        if console.port:
+            try:
+                self.ports.fix(console.id, console.port)
+            except (PortTaken, ValueError) as error:
+                self._log.warning("port-dropped", console=console.id, port=console.port, reason=str(error))
+                console.port = 0
+        self.ports.seen(console.id, monotonic_of(console.last_seen))
+
+    def assign(self, console: Console) -> None:
+        """Bind the console's port, so that nobody else can take it; it listens from ``open`` on."""
+        if not self.config.ports.enabled or console.tcp is not None:
+            return
+        for _ in range(ATTEMPTS):
+            try:
+                wanted = self.ports.assign(console.id)
+                console.tcp = listen.tcp(self.config.ports.address, wanted)
+                break
+            except PortsExhausted as error:
+                self._log.error("no-port", console=console.id, reason=str(error))
+                return
+            except OSError as error:
+                if error.errno not in TAKEN:
+                    self._log.error("no-port", console=console.id, reason=os.strerror(error.errno or 0))
+                    return
+                self._move(console, wanted, error)
+        if console.tcp is not None:
+            self._bound(console)
+
+    def _move(self, console: Console, taken: int, error: OSError) -> None:
+        self.ports.busy(taken)
+        if console.port == taken:
+            self._log.error(
+                "port-moved", console=console.id, name=console.name, port=taken,
+                reason=f"something else holds it ({os.strerror(error.errno or 0)}); the next free one is taken",
+            )  # fmt: skip
+
+    def _bound(self, console: Console) -> None:
+        assert console.tcp is not None
+        port = console.tcp.getsockname()[1]
+        self.ports.fix(console.id, port)
+        if console.port not in (0, port):
+            self._log.warning("port-changed", console=console.id, old=console.port, new=port)
+        console.port = port
+
+    def open(self, console: Console) -> None:
+        """Accept clients on the console's socket and port."""
+        if console.unix is None:
+            self._open_unix(console)
+        if console.tcp is not None and not self._loop.watches(console.tcp.fileno()):
+            self._watch(console, console.tcp, "telnet")
+
+    def _open_unix(self, console: Console) -> None:
+        settings = self.config.sockets
+        try:
+            console.unix = listen.unix(
+                self._directory, f"{console.id}.sock", settings.mode, group_number(settings.group)
+            )
+        except (OSError, KeyError) as error:
+            self._log.error("no-socket", console=console.id, reason=str(error))
+        else:
+            self._watch(console, console.unix, "raw")
+
+    def _watch(self, console: Console, listener: socket.socket, kind: str) -> None:
+        self._loop.watch(
+            listener.fileno(), READ, lambda _events: self._accept(console, kind, listener), last=True
+        )
+
+    def _accept(self, console: Console, kind: str, listener: socket.socket) -> None:
+        try:
+            for sock, peer in listen.accept(listener):
+                if kind == "telnet":
+                    listen.keep_alive(sock)
+                self._on_client(console, kind, sock, peer or unix_origin(sock))
+        except OSError as error:
+            self._log.error("cannot-accept", console=console.id, reason=os.strerror(error.errno or 0))
+            self._pause(console, kind, listener)
+
+    def _pause(self, console: Console, kind: str, listener: socket.socket) -> None:
+        """Out of descriptors: the connections wait in the queue, and the loop must not spin on them."""
+        self._loop.forget(listener.fileno())
+
+        def again() -> None:
+            if listener.fileno() >= 0:
+                self._watch(console, listener, kind)
+
+        self._loop.call_later(PAUSE, again)
+
+    def apply_modes(self, console: Console) -> None:
+        """Give the console's socket the configured mode and group."""
+        settings, name = self.config.sockets, f"{console.id}.sock"
+        try:
+            group = group_number(settings.group)
+            if group is not None:
+                os.chown(name, -1, group, dir_fd=self._directory)
+            os.chmod(name, settings.mode, dir_fd=self._directory)
+        except (OSError, KeyError) as error:
+            self._log.error("socket-mode", console=console.id, reason=str(error))
+
+    def close(self, console: Console) -> None:
+        """Nobody can come any more."""
+        for listener in (console.tcp, console.unix):
+            if listener is not None:
+                self._loop.forget(listener.fileno())
+                listener.close()
+        if console.unix is not None:
+            listen.remove(self._directory, f"{console.id}.sock")
+        console.tcp = console.unix = None
+
+
+def unix_origin(sock: socket.socket) -> str:
+    """Who is at the other end of a Unix socket, in words."""
+    who = listen.credentials(sock)
+    return f"uid {who.uid}, pid {who.pid}"
+
+
+def group_number(group: Optional[str]) -> Optional[int]:
+    """The number of a group by name or number. KeyError when there is none of that name."""
+    if group is None:
+        return None
+    return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+
+
+def monotonic_of(wall: float) -> float:
+    """A time of day as a time of the monotonic clock; the future counts as now."""
+    return time.monotonic() - max(0.0, time.time() - wall)

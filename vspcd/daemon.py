@@ -1,0 +1,96 @@
+"""The command ``vspcd``: options, configuration, and the master in the foreground.
+
+Does: reads the command line, checks the configuration, runs the master.
+Owns: nothing.
+Never: goes into the background; systemd and its like see to that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+import vspcd
+from vspcd import config as configuration
+from vspcd.config import ConfigError
+from vspcd.config_schema import Config
+from vspcd.master import CannotStart, Master
+from vspcd.unix.logline import Log
+
+DEFAULT_CONFIG = Path("/etc/vspcd/vspcd.yaml")
+EXIT_CONFIG = 2
+EXIT_CANNOT_START = 1
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="vspcd",
+        description="A virtual serial port concentrator: VMs dial in, people and programs share their consoles.",
+        epilog="Exit status: 0 ended as asked, 1 could not start or had to end, 2 wrong options or configuration.",
+    )
+    made.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"the configuration (default: {DEFAULT_CONFIG}, if it is there)",
+    )
+    made.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        help="keep run/, state/ and log/ below DIR and listen on loopback only",
+    )
+    made.add_argument(
+        "-o",
+        metavar="KEY=VALUE",
+        dest="overrides",
+        action="append",
+        default=[],
+        help="set a key of the configuration, such as -o 'proxy.listen=[127.0.0.1:0]'",
+    )
+    made.add_argument("--no-vm-ports", action="store_true", help="the same as -o ports.enabled=false")
+    made.add_argument("--check", action="store_true", help="say whether the configuration is valid, and end")
+    made.add_argument("--version", action="version", version=f"vspcd {vspcd.__version__}")
+    return made
+
+
+def read(options: argparse.Namespace) -> Config:
+    """The configuration as the command line wants it. Raises ConfigError."""
+    path: Optional[Path] = options.config
+    if path is None and options.root is None and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    overrides = [*options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
+    return configuration.load(path, overrides, options.root)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the daemon; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        config = read(options)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"vspcd: {problem}", file=sys.stderr)
+        return EXIT_CONFIG
+    if options.check:
+        print("the configuration is valid")
+        return 0
+    log = Log(config.log_level)
+    try:
+        failure = Master(config, log, lambda: read(options)).run()
+    except CannotStart as error:
+        print(f"vspcd: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    if failure is not None:
+        log.error("ended", reason=failure)
+        return EXIT_CANNOT_START
+    log.info("ended")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The master: listeners, signals, start and end.
+
+Does: brings the parts together, accepts VMs, reloads the configuration, ends everything in order.
+Owns: the loop, the VM and admin listeners, the run directory.
+Never: reads a console byte, parses telnet, writes a console log, blocks.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Sequence
+from typing import Callable, Optional
+
+import sdnotify
+
+import vspcd
+from vspcd import config as configuration
+from vspcd.config import ConfigError
+from vspcd.config_schema import Config
+from vspcd.console_listeners import ConsoleListeners, group_number
+from vspcd.core.address import endpoint
+from vspcd.portkeeper import PortKeeper
+from vspcd.portmap.base import Entry
+from vspcd.portmap.sqlite import SqliteBackend
+from vspcd.requests import Requests
+from vspcd.spawn import Nursery
+from vspcd.supervisor import NoRoom, Supervisor
+from vspcd.table import Console, Table, console_of
+from vspcd.toolserver import ToolServer
+from vspcd.unix import listen, process
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import READ, Loop
+
+PAUSE = 0.5
+STOP_WITHIN = 8.0
+EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
+NOT_YET = b"vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
+
+
+class CannotStart(Exception):
+    """The daemon cannot start; the text says why."""
+
+
+class Master:
+    """``reread`` reads the configuration again, as at the start; it raises ConfigError."""
+
+    def __init__(self, config: Config, log: Log, reread: Callable[[], Config]) -> None:
+        self.config = config
+        self.log = log
+        self._reread = reread
+        self.loop = Loop()
+        self._stopping = False
+        self._failure: Optional[str] = None
+        self._listening: dict[str, list[socket.socket]] = {"proxy": [], "admin": []}
+        self._reload_set = False
+        self._notifier = sdnotify.SystemdNotifier()
+        self._directory = self._prepare_directories()
+        self.nursery = Nursery(config)
+        self.table = Table()
+        self.listeners = ConsoleListeners(self.loop, log, config, self._directory, self._client_came)
+        self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table, self.listeners)
+        self.tools: Optional[ToolServer] = None
+
+    # Start.
+
+    def _prepare_directories(self) -> int:
+        dirs = self.config.dirs
+        try:
+            for path in (dirs.run, dirs.state, dirs.log):
+                path.mkdir(mode=0o755 if path == dirs.run else 0o750, parents=True, exist_ok=True)
+            directory = os.open(dirs.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._lock(directory)
+        except OSError as error:
+            raise CannotStart(f"{error.filename or dirs.run}: {error.strerror}") from None
+        return directory
+
+    def _lock(self, directory: int) -> None:
+        """One daemon per run directory. The lock goes with the process, whatever ends it."""
+        fd = os.open("vspcd.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=directory)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.read(fd, 20).decode("ascii", "replace").strip()
+            raise CannotStart(f"vspcd runs already in {self.config.dirs.run} (pid {pid})") from None
+        os.ftruncate(fd, 0)
+        os.write(fd, f"{os.getpid()}\n".encode())
+
+    def run(self) -> Optional[str]:
+        """Serve until told to stop. Returns what went wrong, None when nothing did. Raises CannotStart."""
+        process.name("vspcd: master")
+        process.raise_descriptor_limit()
+        self._open_listeners()
+        for number, call in self._signals().items():
+            self.loop.on_signal(number, call)
+        process.freeze()
+        self.supervisor.keeper = PortKeeper(
+            self.loop, self.log, self.nursery, self._open_map, self._map_loaded
+        )
+        self.loop.run()
+        self._notifier.notify("STOPPING=1")
+        return self._failure
+
+    def _open_map(self) -> SqliteBackend:
+        return SqliteBackend(self.config.dirs.state / "portmap.db")
+
+    def _open_listeners(self) -> None:
+        for name, addresses in (("proxy", self.config.proxy.listen), ("admin", self.config.admin.listen)):
+            for host, port in addresses:
+                try:
+                    self._listening[name].append(listen.tcp(host, port))
+                except OSError as error:
+                    raise CannotStart(
+                        f"{name}.listen: cannot listen on {endpoint((host, port))}: {error.strerror}"
+                    ) from None
+
+    def _signals(self) -> dict[int, Callable[[], None]]:
+        return {
+            signal.SIGCHLD: self._reap,
+            signal.SIGHUP: self._hang_up,
+            signal.SIGTERM: lambda: self.stop("SIGTERM"),
+            signal.SIGINT: lambda: self.stop("SIGINT"),
+        }
+
+    def _map_loaded(self, entries: Sequence[Entry]) -> None:
+        """The known consoles keep their ports; then, and only then, VMs and clients are let in."""
+        consoles = [self.table.add(console_of(entry)) for entry in entries]
+        for console in consoles:
+            self.listeners.remember(console)
+        for console in consoles:
+            port = console.port
+            self.listeners.assign(console)
+            self.listeners.open(console)
+            if console.port != port:
+                self.supervisor.keeper.put(console.entry())
+        self._open_tools()
+        for sock in self._listening["proxy"]:
+            self._watch_proxy(sock)
+        for sock in self._listening["admin"]:
+            self._watch_admin(sock)
+        self._expire()
+        self._ready(len(consoles))
+
+    def _open_tools(self) -> None:
+        requests = Requests(self.supervisor, os.getpid(), self._addresses, self.reload, self.stop)
+        sockets = self.config.sockets
+        try:
+            group = group_number(sockets.group)
+        except KeyError:
+            self.log.error("unknown-group", group=sockets.group)
+            group = None
+        self.tools = ToolServer(self.loop, self.log, self._directory, sockets.mode, group, requests.handlers)
+
+    def _ready(self, consoles: int) -> None:
+        addresses = self._addresses()
+        self.log.info(
+            "ready",
+            version=vspcd.__version__,
+            pid=os.getpid(),
+            proxy=",".join(addresses["proxy"]),
+            admin=",".join(addresses["admin"]) or None,
+            run=str(self.config.dirs.run),
+            consoles=consoles,
+        )
+        self._notifier.notify(f"READY=1\nSTATUS=Listening for VMs on {', '.join(addresses['proxy'])}")
+
+    def _addresses(self) -> dict[str, list[str]]:
+        return {
+            name: [endpoint(sock.getsockname()) for sock in socks] for name, socks in self._listening.items()
+        }
+
+    # Connections.
+
+    def _watch_proxy(self, sock: socket.socket) -> None:
+        self.loop.watch(sock.fileno(), READ, lambda _events: self._accept_vms(sock), last=True)
+
+    def _watch_admin(self, sock: socket.socket) -> None:
+        self.loop.watch(sock.fileno(), READ, lambda _events: self._admin(sock), last=True)
+
+    def _accept_vms(self, listener: socket.socket) -> None:
+        try:
+            for sock, peer in listen.accept(listener):
+                listen.keep_alive(sock)
+                self.supervisor.vm_connected(sock, peer)
+        except (OSError, NoRoom) as error:
+            self.log.error("accept-paused", listener="proxy", reason=str(error))
+            self.loop.forget(listener.fileno())
+            self.loop.call_later(PAUSE, lambda: self._resume_proxy(listener))
+
+    def _resume_proxy(self, listener: socket.socket) -> None:
+        if not self._stopping:
+            self._watch_proxy(listener)
+
+    def _admin(self, listener: socket.socket) -> None:
+        for sock, peer in listen.accept(listener):
+            self.log.warning("admin-not-served", peer=peer)
+            sock.send(NOT_YET)
+            sock.close()
+
+    def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
+        self.supervisor.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
+
+    # Signals.
+
+    def _reap(self) -> None:
+        for pid, how in process.reap():
+            if self.supervisor.reaped(pid, how) or pid != self.supervisor.keeper.pid:
+                continue
+            if self._stopping:
+                self.loop.stop()  # its last batch is on the disk
+            elif not self.supervisor.keeper.died(how):
+                self._failure = f"the port map could not be loaded: its keeper {how}"
+                self.loop.stop()
+
+    def _hang_up(self) -> None:
+        """SIGHUP: logs may have been rotated, the configuration may have changed. A storm of them counts once."""
+        if not self._reload_set:
+            self._reload_set = True
+            self.loop.call_later(0.05, self._after_hang_up)
+
+    def _after_hang_up(self) -> None:
+        self._reload_set = False
+        self.supervisor.reopen_logs()
+        try:
+            self.reload()
+        except ConfigError as error:
+            for problem in error.problems:
+                self.log.error("config-rejected", problem=problem)
+
+    def reload(self) -> list[str]:
+        """Read the configuration again: what changed, in words. Raises ConfigError, and the old one stays."""
+        new = self._reread()
+        changes = configuration.differences(self.config, new)
+        old, self.config = self.config, configuration.reloaded(self.config, new)
+        self.log.level = self.config.log_level
+        self.listeners.config = self.config
+        self.supervisor.apply(self.config)
+        if old.sockets != self.config.sockets:
+            for console in self.table.consoles.values():
+                self.listeners.apply_modes(console)
+        for change in changes:
+            self.log.info("config-changed", change=change)
+        self.log.info("config-reloaded", changes=len(changes))
+        return changes
+
+    def _expire(self) -> None:
+        """Forget consoles that nobody has used for long."""
+        expire = self.config.ports.expire
+        expired = self.listeners.ports.expire(
+            time.monotonic(), expire, lambda console: self.table.consoles[console].in_use
+        )
+        for console in expired:
+            if console in self.table.consoles:
+                self.supervisor.forget(self.table.consoles[console])
+        low, high = EXPIRE_EVERY
+        self.loop.call_later(min(high, max(low, expire / 4)), self._expire)
+
+    # The end.
+
+    def stop(self, reason: str) -> None:
+        """Let everything end: first the doors, then the workers, then the map."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self.log.info("stopping", reason=reason)
+        for socks in self._listening.values():
+            for sock in socks:
+                self.loop.forget(sock.fileno())
+                sock.close()
+        for console in self.table.consoles.values():
+            self.listeners.close(console)
+            if console.leg is not None:
+                console.last_seen = time.time()
+                self.supervisor.keeper.put(console.entry())
+        self.loop.call_later(STOP_WITHIN, self.loop.stop)
+        self.supervisor.quit_all("vspcd is stopping", self._workers_gone)
+
+    def _workers_gone(self) -> None:
+        """The keeper ends once it has written its last batch, and the daemon with it."""
+        self.supervisor.keeper.stop()
+        if self.tools is not None:
+            self.tools.close()

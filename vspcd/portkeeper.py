@@ -1,0 +1,152 @@
+"""The master's side of the port map: changes go to the keeper in batches, and are acknowledged when durable.
+
+Does: loads the map at start, collects changes, sends them, calls back when they are kept.
+Owns: the keeper's life and what it has not acknowledged yet.
+Never: touches a disk; waits. A keeper that dies is replaced and told everything again that it had not
+acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable, Optional
+
+from vspcd.portmap.base import Backend, Entry
+from vspcd.proto import control
+from vspcd.proto.control import Message
+from vspcd.proto.errors import PeerError
+from vspcd.spawn import Nursery
+from vspcd.unix import process
+from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import Loop
+
+BATCH = 100
+COLLECT_FOR = 0.005
+RESTART_AFTER = 1.0
+RETRY_AFTER = 5.0
+
+Change = dict[str, Any]
+
+
+class PortKeeper:
+    """``on_loaded(entries)`` is called once, before anything else happens."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        nursery: Nursery,
+        open_map: Callable[[], Backend],
+        on_loaded: Callable[[Sequence[Entry]], None],
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._nursery = nursery
+        self._open_map = open_map
+        self._on_loaded: Optional[Callable[[Sequence[Entry]], None]] = on_loaded
+        self._entries: list[Entry] = []
+        self._new: list[Change] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._batches: dict[int, tuple[list[Change], list[Callable[[], None]]]] = {}
+        self._number = 0
+        self._timer_set = False
+        self._stopping = False
+        self.pid = 0
+        self._channel: Optional[Channel] = None
+        self._start()
+
+    def _start(self) -> None:
+        self.pid, sock = self._nursery.keeper(self._open_map)
+        self._channel = Channel(sock)
+        self._channel.serve(self._loop, self._received, self._closed)
+        if self._on_loaded is not None:
+            self._channel.send({"type": "load"})
+        for number in sorted(self._batches):
+            self._send(number)
+
+    def put(self, entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
+        """Remember the console; ``kept`` is called when that is durable."""
+        self._change({"put": vars(entry)}, kept)
+
+    def forget(self, console: str, kept: Optional[Callable[[], None]] = None) -> None:
+        """Forget the console."""
+        self._change({"forget": console}, kept)
+
+    def _change(self, change: Change, kept: Optional[Callable[[], None]]) -> None:
+        self._new.append(change)
+        if kept is not None:
+            self._callbacks.append(kept)
+        if not self._timer_set:
+            self._timer_set = True
+            self._loop.call_later(COLLECT_FOR, self.flush)
+
+    def flush(self) -> None:
+        """Send what has been collected."""
+        self._timer_set = False
+        callbacks, self._callbacks = self._callbacks, []
+        changes, self._new = self._new, []
+        for at in range(0, len(changes), BATCH):
+            self._number += 1
+            last = at + BATCH >= len(changes)
+            self._batches[self._number] = (changes[at : at + BATCH], callbacks if last else [])
+            self._send(self._number)
+
+    def _send(self, number: int) -> None:
+        if self._channel is not None and number in self._batches:
+            changes = self._batches[number][0]
+            try:
+                self._channel.send({"type": "changes", "number": number, "changes": changes})
+            except ChannelClosed:
+                pass  # the next keeper is told
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        kind = control.check(message, control.KEEPER, control.OWNER, len(fds))
+        if kind == "entries":
+            self._entries += [Entry(**entry) for entry in message["entries"]]
+        elif kind == "loaded":
+            self._loaded(message["notes"])
+        elif kind == "kept":
+            for callback in self._batches.pop(message["number"], ([], []))[1]:
+                callback()
+        else:
+            self._log.error("port-map-not-written", reason=message["reason"])
+            self._loop.call_later(RETRY_AFTER, lambda: self._send(message["number"]))
+
+    def _loaded(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self._log.warning("port-map", note=note)
+        on_loaded, self._on_loaded = self._on_loaded, None
+        if on_loaded is not None:
+            entries, self._entries = self._entries, []
+            on_loaded(entries)
+
+    def _closed(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if not self._stopping:
+            process.kill(self.pid)
+
+    def died(self, how: str) -> bool:
+        """The keeper has died. False: before the map was loaded, so that the daemon cannot start."""
+        if self._stopping:
+            return True
+        self._entries = []
+        if self._on_loaded is not None:
+            return False
+        self._log.error("keeper-died", how=how)
+        self._loop.call_later(RESTART_AFTER, self._start)
+        return True
+
+    def stop(self) -> None:
+        """Send the last changes and let the keeper end."""
+        self._stopping = True
+        self.flush()
+        if self._channel is not None:
+            try:
+                self._channel.flush()
+            except (ChannelClosed, PeerError):
+                pass
+            self._channel.close()
+            self._channel = None

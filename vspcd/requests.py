@@ -1,0 +1,185 @@
+"""What vspcctl can ask of the daemon.
+
+Does: answers status, attach, forget, reload and stop.
+Owns: nothing.
+Never: asks a worker for its figures (they are in its page), reads /proc for thousands of processes (the tool
+does).
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, Optional
+
+import vspcd
+from vspcd.config import ConfigError
+from vspcd.core.names import Ambiguous, NotFound, resolve
+from vspcd.proto.control import Message
+from vspcd.proto.vmware_codes import format_uuid
+from vspcd.supervisor import Supervisor
+from vspcd.table import Console
+from vspcd.toolserver import Answer, Refusal
+from vspcd.unix.page import HEAD, NOT_LOGGED
+
+CONSOLES_PER_PACKET = 20
+
+
+class Requests:
+    """``listeners()`` names the listening addresses, ``reload()`` and ``stop()`` do what they say."""
+
+    def __init__(
+        self,
+        supervisor: Supervisor,
+        pid: int,
+        listeners: Callable[[], dict[str, list[str]]],
+        reload: Callable[[], list[str]],
+        stop: Callable[[str], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._pid = pid
+        self._begun = time.monotonic()
+        self._listeners = listeners
+        self._reload = reload
+        self._stop = stop
+        self.handlers = {
+            "status": self.status,
+            "attach": self.attach,
+            "forget": self.forget,
+            "reload": self.reload,
+            "stop": self.stop,
+        }
+
+    def _find(self, query: str) -> Console:
+        try:
+            return resolve(query, self._supervisor.table.consoles.values())
+        except NotFound as error:
+            raise Refusal("not-found", str(error)) from None
+        except Ambiguous as error:
+            raise Refusal("ambiguous", str(error)) from None
+
+    def status(self, message: Message, _origin: str) -> Answer:
+        """The daemon's state, then its consoles, then the VMs that were refused."""
+        wanted = message["console"]
+        table = self._supervisor.table
+        chosen = list(table.consoles.values()) if wanted is None else [self._find(wanted)]
+        yield self._daemon(), []
+        for packet in _packets(chosen):
+            consoles = [self._described(console) for console in packet]
+            yield {"type": "consoles", "consoles": consoles}, []
+        yield {"type": "refused", "refused": self._supervisor.admission.refusals(), "end": True}, []
+
+    def _daemon(self) -> dict[str, Any]:
+        table = self._supervisor.table
+        consoles = table.consoles.values()
+        return {
+            "type": "status",
+            "version": vspcd.__version__,
+            "pid": self._pid,
+            "uptime": round(time.monotonic() - self._begun, 3),
+            "listeners": self._listeners(),
+            "totals": {
+                "consoles": len(consoles),
+                "connected": sum(console.leg is not None for console in consoles),
+                "clients": sum(len(console.clients) for console in consoles),
+                "workers": len(table.workers),
+                "pending": self._supervisor.admission.pending,
+            },
+        }
+
+    def _described(self, console: Console) -> dict[str, Any]:
+        config = self._supervisor.config
+        bytes_in, bytes_out = console.counted()
+        log = None if config.log.dir is None else str(config.log.dir / f"{console.id}.log")
+        worker = console.worker
+        return {
+            "id": console.id,
+            "uuid": format_uuid(console.uuid),
+            "label": console.label or None,
+            "name": console.name,
+            "state": "waiting" if console.leg is None else "connected",
+            "since": console.since,
+            "last_seen": console.last_seen if console.leg is None else time.time(),
+            "peer": None if console.leg is None else console.leg.peer,
+            "port": console.port if console.tcp is not None else None,
+            "socket": None if console.unix is None else str(config.dirs.run / f"{console.id}.sock"),
+            "log": log,
+            "worker": None if worker is None else {"pid": worker.pid, "uss": None, "cpu": None},
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "not_logged": 0 if worker is None else worker.page.words[NOT_LOGGED],
+            "bios_uuid": console.bios_uuid,
+            "location_uuid": console.location_uuid,
+            "line": console.line,
+            "clients": _clients(console),
+        }
+
+    def attach(self, message: Message, origin: str) -> Answer:
+        """One end of a fresh socket pair goes to the console's worker, the other to the tool."""
+        mode = message["mode"] or "rw"
+        if mode not in ("rw", "ro"):
+            raise Refusal("bad-request", f"the mode is rw or ro, not {mode!r}")
+        console = self._find(message["console"])
+        config = self._supervisor.config
+        replay = config.clients.replay if message["replay"] is None else message["replay"]
+        if replay < 0:
+            raise Refusal("bad-request", f"replay is a number of bytes, not {replay}")
+        ours, theirs = socket.socketpair()
+        objection = self._supervisor.attach(console, "vspcctl", ours, origin, mode, replay)
+        if objection is not None:
+            theirs.close()
+            raise Refusal("busy", objection)
+        described = self._described(console)
+        facts = {key: described[key] for key in ("id", "uuid", "label", "name", "state")}
+        yield {"type": "attached", **facts, "end": True}, [theirs]
+
+    def forget(self, message: Message, _origin: str) -> Answer:
+        """Only what nobody uses can be forgotten."""
+        console = self._find(message["console"])
+        if console.leg is not None:
+            raise Refusal("busy", f"{console.name or console.id} is connected")
+        if console.clients:
+            raise Refusal("busy", f"{console.name or console.id} has {len(console.clients)} clients")
+        self._supervisor.forget(console)
+        yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
+
+    def reload(self, _message: Message, _origin: str) -> Answer:
+        """Read the configuration again; a mistake in it leaves the old one in force."""
+        try:
+            changes = self._reload()
+        except ConfigError as error:
+            raise Refusal("config", f"the old configuration stays in force:\n{error}") from None
+        yield _done("\n".join(changes) or "nothing has changed"), []
+
+    def stop(self, _message: Message, origin: str) -> Answer:
+        """End the daemon."""
+        self._stop(f"vspcctl stop by {origin}")
+        yield _done("vspcd is stopping"), []
+
+
+def _packets(consoles: list[Console]) -> Iterator[Iterable[Console]]:
+    for at in range(0, len(consoles), CONSOLES_PER_PACKET):
+        yield consoles[at : at + CONSOLES_PER_PACKET]
+
+
+def _clients(console: Console) -> list[dict[str, Any]]:
+    if console.worker is None:
+        return []
+    figures = console.worker.page.clients()
+    head = console.worker.page.words[HEAD]
+    return [
+        {
+            "id": client.number,
+            "kind": client.kind,
+            "from": client.origin,
+            "mode": client.mode,
+            "lag": max(0, head - figures[client.number].cursor) if client.number in figures else None,
+            "since": client.since,
+        }
+        for client in console.clients.values()
+    ]
+
+
+def _done(message: str) -> dict[str, Optional[Any]]:
+    return {"type": "ok", "message": message, "end": True}

@@ -1,0 +1,90 @@
+"""Spawning: how the master brings its children into the world.
+
+Does: forks workers and the keeper with just the descriptors that they need.
+Owns: the page arena, the log directory's descriptor, the pipe to the keeper.
+Never: decides when; waits for a child.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any, Callable, Optional
+
+from vspcd.config_schema import Config
+from vspcd.portmap.base import Backend
+from vspcd.table import LegRecord, Worker
+from vspcd.unix import process
+from vspcd.unix.channel import Channel, pair
+from vspcd.unix.page import Arena
+from workers import keeper, vmware
+from workers.shell import Start
+
+
+class Nursery:
+    """What every child inherits, made once."""
+
+    def __init__(self, config: Config) -> None:
+        self._arena = Arena()
+        self._log_directory = -1
+        if config.log.dir is not None:
+            config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._sync_reader, self._sync_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def worker(self, config: Config, state: str, leg: Optional[LegRecord] = None) -> Worker:
+        """Fork a worker, with a new VM connection or without. Raises OSError or MemoryError when there is no room."""
+        page = self._arena.take()
+        ours, theirs = pair()
+        start = Start(
+            channel=theirs,
+            arena=self._arena.fd,
+            page=page,
+            log_directory=self._log_directory,
+            sync=self._sync_writer,
+            settings=settings(config),
+            leg=-1 if leg is None else leg.parked.fileno(),
+            leg_number=0 if leg is None else leg.number,
+            peer="" if leg is None else leg.peer,
+        )
+        try:
+            pid = process.fork(lambda: vmware.main(start), start.descriptors())
+        except OSError:
+            ours.close()
+            self._arena.give_back(page)
+            raise
+        finally:
+            theirs.close()
+        return Worker(pid, Channel(ours), page, self._arena.page(page), state, leg)
+
+    def keeper(self, open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
+        """Fork the keeper; its pid and our end of its channel."""
+        ours, theirs = pair()
+
+        def main() -> None:
+            keeper.main(keeper.KeeperStart(Channel(theirs), self._sync_reader, self._log_directory, open_map))
+
+        keep = {theirs.fileno(), self._sync_reader, self._log_directory} - {-1}
+        pid = process.fork(main, keep)
+        theirs.close()
+        return pid, ours
+
+    def buried(self, worker: Worker) -> None:
+        """The worker is dead and its page read for the last time."""
+        self._arena.give_back(worker.page_number)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What workers need to know of the configuration, as plain data."""
+    return {
+        "services": list(config.proxy.uri),
+        "handshake_timeout": config.proxy.handshake_timeout,
+        "log_level": config.log_level,
+        "log": {
+            "enabled": config.log.dir is not None,
+            "max_size": config.log.max_size,
+            "keep": config.log.keep,
+            "sync": config.log.sync,
+        },
+        "clients": {"replay": config.clients.replay, "max_lag": config.clients.max_lag},
+    }

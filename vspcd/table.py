@@ -1,0 +1,135 @@
+"""The console table: what the master knows of consoles, workers, legs and clients.
+
+Does: holds the records and finds them.
+Owns: the records, and with them the parked descriptors: duplicates of legs and clients that outlive a worker.
+Never: talks to anybody. The workers are the truth about a console; this is the master's copy of it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Optional
+
+from vspcd.portmap.base import Entry
+from vspcd.proto.vmware_codes import format_uuid
+from vspcd.unix.channel import Channel
+from vspcd.unix.page import BYTES_IN, BYTES_OUT, Page
+
+
+@dataclass
+class LegRecord:
+    """A VM connection: its number, far end and parked descriptor."""
+
+    number: int
+    peer: str
+    parked: socket.socket
+    since: float
+
+
+@dataclass
+class ClientRecord:
+    """Somebody on a console, and the parked descriptor. ``kind``: raw, telnet or vspcctl."""
+
+    number: int
+    kind: str
+    origin: str
+    mode: str
+    parked: socket.socket
+    since: float
+
+
+@dataclass
+class Worker:
+    """A worker process; ``state`` is one of those in ``vspcd.proto.control``."""
+
+    pid: int
+    channel: Channel
+    page_number: int
+    page: Page
+    state: str
+    leg: Optional[LegRecord] = None
+    console: Optional[Console] = None
+    quitting: bool = False
+
+
+@dataclass
+class Console:
+    """A known console. Times are seconds since the epoch; ``line`` as the guest set it."""
+
+    uuid: str
+    label: str
+    name: Optional[str] = None
+    port: int = 0
+    last_seen: float = 0.0
+    bios_uuid: Optional[str] = None
+    location_uuid: Optional[str] = None
+    line: Optional[dict[str, Any]] = None
+    since: float = field(default_factory=time.time)
+    worker: Optional[Worker] = None
+    leg: Optional[LegRecord] = None
+    clients: dict[int, ClientRecord] = field(default_factory=dict)
+    tcp: Optional[socket.socket] = None
+    unix: Optional[socket.socket] = None
+    earlier_in: int = 0
+    earlier_out: int = 0
+
+    @property
+    def id(self) -> str:
+        """``uuid`` or ``uuid.label``, as people see it."""
+        return format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
+
+    @property
+    def in_use(self) -> bool:
+        """Whether it has a VM or a client."""
+        return self.leg is not None or bool(self.clients)
+
+    def entry(self) -> Entry:
+        """What the port map keeps of it."""
+        return Entry(
+            self.id,
+            self.uuid,
+            self.label,
+            self.name or "",
+            self.port,
+            self.last_seen,
+            self.bios_uuid,
+            self.location_uuid,
+        )
+
+    def counted(self) -> tuple[int, int]:
+        """Console bytes from and to the VM since the daemon started."""
+        if self.worker is None:
+            return self.earlier_in, self.earlier_out
+        words = self.worker.page.words
+        return self.earlier_in + words[BYTES_IN], self.earlier_out + words[BYTES_OUT]
+
+
+def console_of(entry: Entry) -> Console:
+    """A console as the port map remembers it."""
+    return Console(
+        uuid=entry.uuid,
+        label=entry.label,
+        name=entry.name or None,
+        port=entry.port,
+        last_seen=entry.last_seen,
+        bios_uuid=entry.bios_uuid,
+        location_uuid=entry.location_uuid,
+        since=entry.last_seen,
+    )
+
+
+class Table:
+    """All records."""
+
+    def __init__(self) -> None:
+        self.consoles: dict[str, Console] = {}
+        self.workers: dict[int, Worker] = {}
+        self.numbers = count(1)
+
+    def add(self, console: Console) -> Console:
+        """A console is known from now on."""
+        self.consoles[console.id] = console
+        return console

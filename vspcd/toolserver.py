@@ -1,0 +1,150 @@
+"""The control socket: what vspcctl asks, and what it is answered.
+
+Does: reads requests, answers them, streams long answers a packet at a time.
+Owns: the conversations.
+Never: lets a tool that does not read hold up the master; serves anybody whom the socket's mode and group keep
+out.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from typing import Any, Callable, Optional
+
+from vspcd.proto import control
+from vspcd.proto.control import Message
+from vspcd.proto.errors import PeerError
+from vspcd.unix import listen
+from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import READ, Loop
+
+NAME = "control.sock"
+CONVERSATIONS = 200
+PAUSE = 0.5
+SLOW_READER = 0.02
+
+Answer = Iterator[tuple[dict[str, Any], list[socket.socket]]]
+"""Packets with the sockets that go with them. The last one has ``end`` set."""
+
+Handlers = dict[str, Callable[[Message, str], Answer]]
+"""By request: called with the message and who asks."""
+
+
+class Refusal(Exception):
+    """A request that cannot be granted: ``code`` for programs, the text for people."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class ToolServer:
+    """Listens in ``directory`` (an open descriptor of the run directory)."""
+
+    def __init__(
+        self, loop: Loop, log: Log, directory: int, mode: int, group: Optional[int], handlers: Handlers
+    ) -> None:
+        self._loop = loop
+        self._log = log
+        self._directory = directory
+        self._handlers = handlers
+        self._conversations: set[Conversation] = set()
+        self._listener = listen.unix(directory, NAME, mode, group, socket.SOCK_SEQPACKET)
+        self._watch()
+
+    def _watch(self) -> None:
+        self._loop.watch(self._listener.fileno(), READ, self._accept, last=True)
+
+    def _accept(self, _events: int) -> None:
+        try:
+            for sock, _ in listen.accept(self._listener):
+                if len(self._conversations) >= CONVERSATIONS:
+                    sock.close()
+                    continue
+                self._conversations.add(
+                    Conversation(self._loop, sock, self._handlers, self._conversations.discard)
+                )
+        except OSError as error:
+            self._log.error("cannot-accept", listener="control", reason=os.strerror(error.errno or 0))
+            self._loop.forget(self._listener.fileno())
+            self._loop.call_later(PAUSE, self._watch)
+
+    def close(self) -> None:
+        """Nobody can ask any more."""
+        self._loop.forget(self._listener.fileno())
+        self._listener.close()
+        listen.remove(self._directory, NAME)
+        for conversation in tuple(self._conversations):
+            conversation.close()
+
+
+class Conversation:
+    """One tool's connection: a request, its answer, the next request."""
+
+    def __init__(
+        self, loop: Loop, sock: socket.socket, handlers: Handlers, over: Callable[[Conversation], None]
+    ) -> None:
+        who = listen.credentials(sock)
+        self._origin = f"uid {who.uid}, pid {who.pid}"
+        self._loop = loop
+        self._handlers = handlers
+        self._over = over
+        self._answer: Optional[Answer] = None
+        self._channel = Channel(sock)
+        self._channel.serve(loop, self._received, self.close)
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        if self._answer is not None:
+            self.close()  # it did not wait for the end of the answer
+            return
+        try:
+            kind = control.check(message, control.TOOL, control.OWNER, len(fds))
+            self._answer = self._handlers[kind](message, self._origin)
+        except PeerError as fault:
+            self._answer = refused("bad-request", str(fault))
+        self._continue()
+
+    def _continue(self) -> None:
+        """Send the next packet, and come back for the one after it when others have had their turn."""
+        if self._answer is None or self._channel.sock.fileno() < 0:
+            return
+        if self._channel.backlog:
+            self._loop.call_later(SLOW_READER, self._continue)
+            return
+        try:
+            packet, socks = next(self._answer)
+        except Refusal as refusal:
+            packet, socks = refusal_packet(refusal.code, str(refusal)), []
+        try:
+            self._channel.send(packet, [sock.fileno() for sock in socks])
+        except ChannelClosed:
+            self.close()
+            return
+        finally:
+            for sock in socks:
+                sock.close()
+        if packet.get("end"):
+            self._answer = None
+        else:
+            self._loop.call_later(0, self._continue)
+
+    def close(self) -> None:
+        """The tool has gone."""
+        self._answer = None
+        self._channel.close()
+        self._over(self)
+
+
+def refusal_packet(code: str, text: str) -> dict[str, Any]:
+    """What a tool is told when its request is not granted."""
+    return {"type": "error", "code": code, "message": text, "end": True}
+
+
+def refused(code: str, text: str) -> Answer:
+    """An answer that is a refusal."""
+    yield refusal_packet(code, text), []

@@ -1,0 +1,250 @@
+"""A client: somebody on the console, as a cursor on the journal.
+
+Does: sends what lies between its cursor and the journal's head in the client's own coding (raw, telnet, or
+vspcctl's frames), reads what it types.
+Owns: its socket, the cursor, and the few bytes of a coded unit that the socket took only in part.
+Never: queues console bytes, decides what it may see or type, blocks.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import NamedTuple, Optional, Union
+
+from vspcd.proto import attach, telnet
+from vspcd.proto.errors import PeerError
+from vspcd.proto.terminal import Break, Input, Terminal
+from vspcd.unix.page import Page
+
+INPUT_LIMIT = 16384
+NOTICE_LIMIT = 8192
+CHUNK = 65536
+RAW, TELNET, ATTACH = "raw", "telnet", "vspcctl"
+SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+BREAK_WIRE = telnet.command(telnet.BREAK)
+
+Data = Union[bytes, memoryview]
+
+
+class ClientGone(Exception):
+    """The client has left; the text says how."""
+
+
+class InputEnded(Exception):
+    """The client has said its last word; it may still listen."""
+
+
+class Typed(NamedTuple):
+    """What a client has typed: ``wire`` is ready for the VM's telnet connection, ``size`` was read for it."""
+
+    wire: bytes
+    size: int
+
+
+class Client:
+    """One client. ``number`` is the master's name for it; ``slot`` its place in the worker's page."""
+
+    def __init__(
+        self, number: int, kind: str, sock: socket.socket, origin: str, mode: str, cursor: int, page: Page
+    ) -> None:
+        sock.setblocking(False)
+        self.number = number
+        self.kind = kind
+        self.sock = sock
+        self.origin = origin
+        self.mode = mode
+        self.out = bytearray()
+        self.heard = True  # its input is waited for
+        self.ended = False  # it sends no more, and still listens
+        self.lingering = False  # it has closed its side, and is let go before long
+        self.announce_live = kind == ATTACH
+        self.terminal = Terminal() if kind == TELNET else None
+        self.decided = kind != TELNET
+        self._inbox = bytearray()
+        self._low_water = 1
+        self._words = page.words
+        self._slot = page.take_client_slot(number)
+        self.cursor = cursor
+        self.note_cursor()
+
+    @property
+    def coded(self) -> bool:
+        """Whether console bytes reach it in another form than they have."""
+        return self.kind == ATTACH or (self.terminal is not None and self.terminal.kind == TELNET)
+
+    def note_cursor(self) -> None:
+        """Show the cursor to the master."""
+        self._words[self._slot + 1] = self.cursor
+
+    # Output.
+
+    def put(self, data: Data) -> bool:
+        """Send console bytes from the cursor on and move it; whether all were taken. Raises ClientGone."""
+        if self.out and not self.flush():
+            return False
+        if self.kind == ATTACH:
+            return self._put_frames(data)
+        if self.coded:
+            return self._put_telnet(bytes(data))
+        sent = self._send(data)
+        self.cursor += sent
+        self.note_cursor()
+        return sent == len(data)
+
+    def _put_telnet(self, data: bytes) -> bool:
+        wire = telnet.escape(data)
+        sent = self._send(wire)
+        if sent == len(wire):
+            self.cursor += len(data)
+        else:
+            whole, half = telnet.escaped_prefix(data, sent)
+            self.cursor += whole + half
+            if half:
+                self.out += b"\xff"
+        self.note_cursor()
+        return sent == len(wire)
+
+    def _put_frames(self, data: Data) -> bool:
+        for at in range(0, len(data), attach.PAYLOAD_LIMIT):
+            piece = bytes(data[at : at + attach.PAYLOAD_LIMIT])
+            wire = attach.frame(attach.DATA, piece, self.cursor)
+            sent = self._send(wire)
+            if sent:
+                self.cursor += len(piece)
+                self.out += wire[sent:]
+                self.note_cursor()
+            if sent < len(wire):
+                return False
+        return True
+
+    def flush(self) -> bool:
+        """Send the rest of a unit and the notices that wait; whether nothing waits. Raises ClientGone."""
+        while self.out:
+            sent = self._send(self.out)
+            if not sent:
+                return False
+            del self.out[:sent]
+        return True
+
+    def _send(self, data: Union[Data, bytearray]) -> int:
+        try:
+            sent = self.sock.send(data, SEND)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise ClientGone(os.strerror(error.errno or 0)) from None
+        self._words[self._slot + 2] += sent
+        return sent
+
+    def notice(self, text: str) -> None:
+        """Tell it something, if its coding has a place for that: raw clients are never told anything."""
+        if self.kind == ATTACH:
+            self._announce(attach.frame(attach.NOTICE, text.encode("utf-8", "replace")))
+        elif self.coded:
+            self._announce(f"\r\n[vspcd: {text}]\r\n".encode("utf-8", "replace"))
+
+    def skipped(self, size: int) -> None:
+        """``size`` bytes are not to be had any more; the cursor stands behind them already."""
+        if self.kind == ATTACH:
+            self._announce(attach.frame(attach.SKIPPED, str(size).encode(), self.cursor))
+        else:
+            self.notice(f"{size} bytes skipped")
+
+    def live(self) -> None:
+        """The replay is over."""
+        if self.announce_live:
+            self.announce_live = False
+            self._announce(attach.frame(attach.LIVE, b"", self.cursor))
+
+    def goodbye(self, reason: str) -> None:
+        """Tell why it is detached."""
+        if self.kind == ATTACH:
+            self._announce(attach.frame(attach.BYE, reason.encode("utf-8", "replace")))
+        else:
+            self.notice(reason)
+
+    def _announce(self, wire: bytes) -> None:
+        if len(self.out) <= NOTICE_LIMIT + CHUNK:
+            self.out += wire
+
+    # Input.
+
+    def read(self) -> Optional[Typed]:
+        """What it has typed, None when nothing whole is there. Call ``done`` when it is with the VM.
+
+        Raises InputEnded or ClientGone at the end, and PeerError when it breaks its protocol.
+        """
+        return self._read_frames() if self.kind == ATTACH else self._peek_typed()
+
+    def _peek_typed(self) -> Optional[Typed]:
+        try:
+            data = self.sock.recv(INPUT_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise ClientGone(os.strerror(error.errno or 0)) from None
+        if not data:
+            raise InputEnded
+        if self.terminal is None:
+            return Typed(telnet.escape(data), len(data))
+        items = self.terminal.receive(data)
+        self.out += self.terminal.take_output()
+        size = items[-1][1] if items else 0
+        self._sleep_until(len(data) - size + 1)
+        return Typed(b"".join(_wire(item) for item, _ in items), size) if size else None
+
+    def _sleep_until(self, low_water: int) -> None:
+        """Half an escape is no reason to wake up: wait for more."""
+        if low_water != self._low_water:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+            self._low_water = low_water
+
+    def _read_frames(self) -> Optional[Typed]:
+        # A Unix socket knows no low-water mark: an incomplete frame is taken in, a bounded number of bytes.
+        try:
+            data = self.sock.recv(INPUT_LIMIT, socket.MSG_DONTWAIT)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise ClientGone(os.strerror(error.errno or 0)) from None
+        if not data:
+            raise ClientGone("it has closed")
+        self._inbox += data
+        found = attach.frames(self._inbox)
+        if not found:
+            return None
+        del self._inbox[: found[-1][1]]
+        return Typed(b"".join(_frame_wire(frame) for frame, _ in found), 0)
+
+    def done(self, typed: Typed) -> None:
+        """What was read is with the VM, or dropped: forget it."""
+        left = typed.size
+        while left:
+            left -= len(self.sock.recv(left, socket.MSG_DONTWAIT))
+        self._words[self._slot + 3] += len(typed.wire)
+
+    # The end.
+
+    def close(self) -> None:
+        """End the connection for both sides, whoever else holds a duplicate."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.sock.close()
+        self._words[self._slot] = 0
+
+
+def _wire(item: Optional[Input]) -> bytes:
+    if isinstance(item, bytes):
+        return telnet.escape(item)
+    return BREAK_WIRE if isinstance(item, Break) else b""
+
+
+def _frame_wire(frame: attach.Frame) -> bytes:
+    if frame.type == attach.INPUT:
+        return telnet.escape(frame.payload)
+    if frame.type == attach.BREAK:
+        return BREAK_WIRE
+    raise PeerError(f"a client does not send frames of type {frame.type}")

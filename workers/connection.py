@@ -1,0 +1,170 @@
+"""A VM's connection: a leg together with the telnet session that runs on it.
+
+Does: reads the leg in turns, splits console data from protocol, sends the session's replies.
+Owns: the leg and its session.
+Never: knows whose console it is; its handlers do.
+
+A turn is: peek, hand on, reply, consume. Whatever a handler learns from a byte has happened before the kernel
+forgets the byte.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from typing import Protocol
+
+from vspcd.core.journal import Buffer
+from vspcd.proto import telnet
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware import Session
+from vspcd.proto.vmware_codes import Event
+from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE, Loop
+from workers.leg import NO_DATA, Leg, LegGone
+
+BUFFER = 262144
+CLOSED = "closed by the VM's host"
+NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
+_IAC = re.compile(b"\xff")
+
+
+class Room:
+    """The memory into which a process peeks; one for all its legs. Untouched pages cost nothing."""
+
+    def __init__(self) -> None:
+        self.view = memoryview(mmap.mmap(-1, BUFFER))
+
+
+class Handlers(Protocol):
+    """Who deals with what a connection brings."""
+
+    def data(self, connection: Connection, data: Buffer) -> None:
+        """The VM's serial port said this."""
+
+    def event(self, connection: Connection, event: Event) -> None:
+        """The VM's host said this."""
+
+    def room(self, connection: Connection) -> None:
+        """The connection takes bytes again. May raise LegGone."""
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """The connection is over, or the peer broke the protocol."""
+
+
+class Connection:
+    """A leg and its session; ``handlers`` may be exchanged when the connection gets another duty."""
+
+    def __init__(self, leg: Leg, session: Session, room: Room, handlers: Handlers) -> None:
+        self.leg = leg
+        self.session = session
+        self.handlers = handlers
+        self.paused = False
+        self.closed = False
+        self.telnet_seen = False
+        self.declined = False  # it has said that it does not speak VMware's extension
+        self._view = room.view
+
+    @property
+    def peer(self) -> str:
+        """The far end, ``host:port``."""
+        return self.leg.peer
+
+    def serve(self, loop: Loop) -> None:
+        """Begin to read."""
+        self.leg.serve(loop, self._ready)
+
+    def pause(self) -> None:
+        """Read no more, not even the rest of this turn."""
+        self.paused = True
+        self.leg.pause()
+
+    def resume(self) -> None:
+        """Read again."""
+        self.paused = False
+        self.leg.resume()
+
+    def _ready(self, events: int) -> None:
+        try:
+            if events & WRITE:
+                self.handlers.room(self)
+            if events & (READ | HANGUP | PEER_CLOSED) and not self.closed and not self.paused:
+                self._read(events)
+            elif events & HANGUP and not self.closed:
+                self._fail("it was reset")
+        except LegGone as gone:
+            self._fail(str(gone))
+        except PeerError as fault:
+            self._fail(f"protocol error: {fault}")
+
+    def _read(self, events: int) -> None:
+        seen = self.leg.peek(self._view)
+        if seen == NO_DATA:
+            return
+        if seen == 0:
+            self._fail(CLOSED)
+            return
+        size = self._hand_on(seen)
+        if self.closed:
+            return
+        self.send_replies()
+        self.leg.consume(size, seen, self._view)
+        if size == 0 and events & PEER_CLOSED and not self.paused:
+            self._fail("closed by the VM's host in the middle of a message")
+
+    def _hand_on(self, seen: int) -> int:
+        """Deal with the complete part of what was seen: its size."""
+        if _IAC.search(self._view, 0, seen) is None:
+            self.handlers.data(self, self._view[:seen])
+            return seen
+        size = 0
+        for token, end in telnet.tokens(bytes(self._view[:seen])):
+            if isinstance(token, bytes):
+                self.handlers.data(self, token)
+            else:
+                self._protocol(token)
+            if self.closed:
+                return end
+            size = end
+            if self.paused:
+                break
+        return size
+
+    def _protocol(self, token: telnet.Negotiation | telnet.Command | telnet.Subnegotiation) -> None:
+        self.telnet_seen = True
+        self.declined = self.declined or token == NO_EXTENSION
+        for event in self.session.receive(token):
+            if not self.closed:
+                self.handlers.event(self, event)
+
+    def send_replies(self) -> None:
+        """Send what the session wants to say, as far as there is room. Raises LegGone, PeerError."""
+        replies = self.session.take_output()
+        if replies:
+            self.leg.reply(replies)
+        if self.leg.out:
+            self.handlers.room(self)
+
+    def drain(self) -> None:
+        """Hand on all that has arrived already: the last words of a connection that is about to be replaced."""
+        try:
+            while not self.closed and not self.paused:
+                before = self.leg.taken
+                self._read(PEER_CLOSED)
+                if self.leg.taken == before:
+                    return
+        except (LegGone, PeerError):
+            pass  # it is replaced, whatever became of it
+
+    def _fail(self, reason: str) -> None:
+        if not self.closed:
+            self.handlers.ended(self, reason)
+
+    def end(self) -> None:
+        """End the connection for both sides."""
+        self.closed = True
+        self.leg.end()
+
+    def let_go(self) -> None:
+        """Another process has it now."""
+        self.closed = True
+        self.leg.close()

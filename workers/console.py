@@ -1,0 +1,342 @@
+"""One console: its journal, its clients and its keyboard, whatever sort of leg feeds it.
+
+Does: appends what the VM says to the journal and sends it on to every client, attaches and detaches clients,
+feeds those that lag from the log, gives notices.
+Owns: the journal, the clients, the keyboard.
+Never: parses the VM's protocol (the kind does), listens, stalls for anybody's slowness.
+
+Every client is a cursor on the journal. Those at the head are sent each chunk as it comes; the others are fed
+when their socket has room. There is no queue per client, so memory stays flat whatever a client does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+from vspcd.core import names
+from vspcd.core.journal import Buffer
+from vspcd.proto.vmware_codes import format_uuid
+from vspcd.unix.byname import ByName
+from vspcd.unix.logfile import LogFile, LogSettings
+from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
+from vspcd.unix.page import BYTES_IN, HEAD, NOT_LOGGED
+from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
+from workers.keyboard import Keyboard
+from workers.leg import LegGone
+from workers.shell import Shell, socket_of
+
+OFFER_AFTER = 0.25
+"""A telnet client says nothing until it is spoken to; a debugger speaks at once and must not be spoken to."""
+
+DECIDE_AFTER = 1.0
+"""A client that has not answered the offer by then is a raw one."""
+
+CATCH_UP = 16
+"""Chunks that a lagging client is fed in one turn, so that others get theirs."""
+
+LINGER = 10.0
+"""A TCP client that has said its last word may still want to hear; whether it does, TCP cannot tell."""
+
+REPLAY_LIMIT = 1 << 20
+
+
+class Console:
+    """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's typing."""
+
+    def __init__(self, shell: Shell, console: dict[str, Any], leg_broke: Callable[[str], None]) -> None:
+        self.shell = shell
+        self.uuid: str = console["uuid"]
+        self.label: str = console["label"]
+        self.name: Optional[str] = console["name"]
+        self.id = format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
+        self._leg_broke = leg_broke
+        self._by_name = ByName(shell.log_directory)
+        self.journal = LogFile(
+            shell.log_directory, self.id, log_settings(shell.settings), shell.changed, self._log_trouble
+        )
+        self.clients: dict[int, Client] = {}
+        self._live: list[Client] = []
+        self._behind: set[Client] = set()
+        self.keyboard = Keyboard(self._listen, self._ended, self.detach)
+        shell.page.words[HEAD] = self.journal.head
+        self.journal.event("started", {"name": self.name})
+        self._show_name()
+
+    # What the VM says.
+
+    def said(self, data: Buffer) -> None:
+        """The VM has said this: into the journal, then to every client."""
+        base = self.journal.head
+        self.journal.append(data)
+        words = self.shell.page.words
+        words[HEAD] = base + len(data)
+        words[BYTES_IN] += len(data)
+        if self._live:
+            self._send_live(data)
+        if self._behind:
+            self._limit_lag()
+
+    def _send_live(self, data: Buffer) -> None:
+        view = memoryview(data)
+        for client in tuple(self._live):
+            try:
+                if not client.put(view):
+                    self._fell_behind(client)
+            except ClientGone as gone:
+                self.detach(client, str(gone))
+
+    def _fell_behind(self, client: Client) -> None:
+        if client in self._live:
+            self._live.remove(client)
+        self._behind.add(client)
+        self._watch(client)
+
+    def _limit_lag(self) -> None:
+        limit = self.shell.settings["clients"]["max_lag"]
+        for client in tuple(self._behind):
+            if self.journal.head - client.cursor > limit:
+                self._skip(client, max(self.journal.tail.start, client.cursor))
+        self.journal.release(min((client.cursor for client in self._behind), default=self.journal.head))
+
+    def _skip(self, client: Client, position: int) -> None:
+        size = position - client.cursor
+        client.cursor = position
+        client.note_cursor()
+        client.skipped(size)
+        self.journal.event("skipped", {"client": client.origin, "bytes": size})
+        self.shell.log.warning("client-skipped", console=self.id, client=client.origin, bytes=size)
+
+    def catch_up(self, client: Client) -> None:
+        """Feed a client that is behind; it is live again once it stands at the head."""
+        try:
+            if not client.decided:
+                client.flush()
+            elif self._feed(client):
+                self._at_the_head(client)
+            self._watch(client)
+        except ClientGone as gone:
+            self.detach(client, str(gone))
+
+    def _at_the_head(self, client: Client) -> None:
+        client.live()
+        if client.flush():
+            self._behind.discard(client)
+            self._live.append(client)
+
+    def _feed(self, client: Client) -> bool:
+        """Send what it lacks, a bounded number of chunks; whether it has everything."""
+        if not client.flush():
+            return False
+        for _ in range(CATCH_UP):
+            data = self.journal.read(client.cursor, CHUNK)
+            if data is None:
+                self._skip(client, self.journal.next_readable(client.cursor))
+            elif not data:
+                return True
+            elif not client.put(data):
+                return False
+        return False
+
+    # Clients.
+
+    def attach(self, message: dict[str, Any], fd: int) -> None:
+        """A client that the master has let in."""
+        kind = message["kind"]
+        client = Client(
+            message["client"],
+            kind,
+            socket_of(fd),
+            message["from"],
+            message["mode"],
+            self.journal.head,
+            self.shell.page,
+        )
+        self.clients[client.number] = client
+        self.shell.loop.watch(client.sock.fileno(), READ, lambda events: self._client_ready(client, events))
+        self.journal.event("attached", {"client": client.origin, "kind": kind})
+        if kind == TELNET:
+            self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
+            return
+        if kind == ATTACH:
+            self._rewind(client, message["replay"])
+        self._begin(client)
+
+    def _begin(self, client: Client) -> None:
+        """From now on it gets what the VM says."""
+        self._behind.add(client)
+        self.catch_up(client)
+
+    def _rewind(self, client: Client, replay: int) -> None:
+        """Let it begin with the last lines, a whole one first."""
+        begin = max(0, self.journal.head - min(replay, REPLAY_LIMIT))
+        seen = self.journal.read(begin, self.journal.head - begin)
+        if seen:
+            cut = seen.find(b"\n") + 1 if begin else 0
+            client.cursor = begin + (cut if cut < len(seen) else 0)
+            client.note_cursor()
+
+    def _offer(self, client: Client) -> None:
+        terminal = client.terminal
+        if client.number in self.clients and terminal is not None and terminal.kind == "undecided":
+            terminal.offer()
+            client.out += terminal.take_output()
+            self._flush(client)
+            self.shell.loop.call_later(DECIDE_AFTER, lambda: self._decided(client))
+
+    def _decided(self, client: Client) -> None:
+        """It has shown whether it speaks telnet, or has kept silent for long enough."""
+        if client.decided or client.number not in self.clients:
+            return
+        client.decided = True
+        self.shell.tell("client-kind", client=client.number, kind=TELNET if client.coded else RAW)
+        if client.coded:
+            self._rewind(client, self.shell.settings["clients"]["replay"])
+        self._begin(client)
+
+    def _client_ready(self, client: Client, events: int) -> None:
+        if events & WRITE:
+            self.catch_up(client)
+        if client.number not in self.clients:
+            return
+        if client.heard and not client.ended:
+            if events & (READ | HANGUP):
+                self._typed(client)
+        elif events & HANGUP:
+            self._hung_up(client)
+        elif events & PEER_CLOSED:
+            self._linger(client)
+
+    def _ended(self, client: Client) -> None:
+        """It types no more. A Unix socket says when it is gone for good, TCP does not."""
+        client.ended = True
+        if client.coded:
+            self.detach(client, "it has closed")
+            return
+        self._watch(client)
+        if client.kind == TELNET:
+            self._linger(client)
+
+    def _hung_up(self, client: Client) -> None:
+        """It is gone. What it typed before waits for the VM, as long as there is one."""
+        if client.ended or not self.keyboard.connected:
+            self.detach(client, "it has closed")
+        else:
+            self.shell.loop.forget(client.sock.fileno())
+            self._linger(client)
+
+    def _linger(self, client: Client) -> None:
+        if not client.lingering:
+            client.lingering = True
+            self._watch(client)
+            self.shell.loop.call_later(LINGER, lambda: self.detach(client, "it has closed"))
+
+    def _typed(self, client: Client) -> None:
+        try:
+            self.keyboard.readable(client)
+        except LegGone as gone:
+            self._leg_broke(str(gone))
+        terminal = client.terminal
+        if terminal is not None and client.number in self.clients:
+            if not client.decided and terminal.kind != "undecided":
+                self._decided(client)
+            if client.out:
+                self._flush(client)
+
+    def _flush(self, client: Client) -> None:
+        """Send what waits for it beside the journal."""
+        try:
+            if not client.flush():
+                if client in self._live:
+                    self._fell_behind(client)
+                self._watch(client)
+        except ClientGone as gone:
+            self.detach(client, str(gone))
+
+    def _listen(self, client: Client, wanted: bool) -> None:
+        client.heard = wanted
+        self._watch(client)
+
+    def _watch(self, client: Client) -> None:
+        """Ask the loop for just what this client is waited for."""
+        loop, fd = self.shell.loop, client.sock.fileno()
+        if client.number not in self.clients:
+            return
+        if not loop.watches(fd):
+            if not client.heard:
+                return
+            loop.watch(fd, 0, lambda events: self._client_ready(client, events))
+        loop.change(fd, self._wanted(client))
+
+    def _wanted(self, client: Client) -> int:
+        wanted = WRITE if client.out or (client in self._behind and client.decided) else 0
+        if client.heard and not client.ended:
+            return wanted | READ
+        return wanted if client.ended or client.lingering else wanted | PEER_CLOSED
+
+    def detach(self, client: Client, reason: str) -> None:
+        """A client leaves, or has to."""
+        if self.clients.pop(client.number, None) is None:
+            return
+        self.shell.loop.forget(client.sock.fileno())
+        if client in self._live:
+            self._live.remove(client)
+        self._behind.discard(client)
+        self.keyboard.left(client)
+        client.close()
+        self.journal.event("detached", {"client": client.origin, "reason": reason})
+        self.shell.tell("detached", client=client.number, reason=reason)
+
+    # Notices, settings, the end.
+
+    def notice(self, text: str) -> None:
+        """Tell every client whose coding has a place for it."""
+        for client in tuple(self.clients.values()):
+            client.notice(f"{names.visible(self.name or self.id)} {text}")
+            self._flush(client)
+
+    def rename(self, name: str) -> None:
+        """The VM has another name now."""
+        if name != self.name:
+            old, self.name = self.name, name
+            self.journal.event("renamed", {"from": old, "to": name})
+            self._show_name()
+
+    def _show_name(self) -> None:
+        self.shell.name(f"{self.name or 'console'} [{self.id}]")
+        if self.name and self.journal.settings.enabled:
+            try:
+                self._by_name.show(self.name, self.journal.name, self.id)
+            except OSError as error:
+                self._log_trouble(f"no link by name: {error.strerror}")
+
+    def apply_settings(self) -> None:
+        """The configuration was read again."""
+        self.journal.settings = log_settings(self.shell.settings)._replace(
+            enabled=self.journal.settings.enabled
+        )
+
+    def reopen(self) -> None:
+        """Someone may have rotated the log."""
+        self.journal.reopen()
+        self._show_name()
+
+    def _log_trouble(self, reason: str) -> None:
+        self.shell.page.words[NOT_LOGGED] = self.journal.not_logged if hasattr(self, "journal") else 0
+        if reason:
+            self.shell.log.error("log-trouble", console=self.id, reason=reason)
+        else:
+            self.shell.log.info("log-works-again", console=self.id)
+
+    def close(self, reason: str) -> None:
+        """Let everybody go, with the reason."""
+        for client in tuple(self.clients.values()):
+            client.goodbye(reason)
+            self._flush(client)
+            self.detach(client, reason)
+        self.journal.event("stopped", {"reason": reason})
+        self.journal.close()
+
+
+def log_settings(settings: dict[str, Any]) -> LogSettings:
+    """The worker's settings as the log file wants them."""
+    return LogSettings(**settings["log"])

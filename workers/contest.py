@@ -1,0 +1,78 @@
+"""A contest: a second connection claims a console whose VM is connected.
+
+Does: asks the old connection for a sign of life with IAC NOP and waits for its host to acknowledge it.
+Owns: the newcomer's descriptor until the verdict.
+Never: disturbs the console; the VM sees a NOP, its clients see nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from typing import Callable, NamedTuple
+
+from vspcd.core.identity import PROBE_SECONDS
+from vspcd.proto import telnet
+from vspcd.unix.loop import Loop
+from workers.leg import Leg, LegGone
+
+LOOK_EVERY = 0.05
+_LAST_ACK_MS = 56  # offset of tcpi_last_ack_recv in struct tcp_info (linux/tcp.h)
+
+
+class Newcomer(NamedTuple):
+    """A leg that claims the console: what the master said of it, and its descriptor."""
+
+    number: int
+    peer: str
+    session: dict[str, object]
+    fd: int
+
+
+class Contest:
+    """Calls ``verdict(newcomer, alive)`` once, within two seconds."""
+
+    def __init__(
+        self, loop: Loop, old: Leg, newcomer: Newcomer, verdict: Callable[[Newcomer, bool], None]
+    ) -> None:
+        self.newcomer = newcomer
+        self._loop = loop
+        self._old = old
+        self._verdict = verdict
+        self._begun = time.monotonic()
+        self._over = False
+        try:
+            old.out += telnet.command(telnet.NOP)
+            old.flush()
+        except LegGone:
+            self.decide(alive=False)
+            return
+        self._loop.call_later(LOOK_EVERY, self._look)
+
+    def _look(self) -> None:
+        if self._over:
+            return
+        elapsed = time.monotonic() - self._begun
+        if last_acknowledged(self._old.sock) < elapsed - LOOK_EVERY / 5:
+            self.decide(alive=True)
+        elif elapsed >= PROBE_SECONDS:
+            self.decide(alive=False)
+        else:
+            self._loop.call_later(LOOK_EVERY, self._look)
+
+    def decide(self, alive: bool) -> None:
+        """End the contest, also from outside: when the old connection ends, it is not alive."""
+        if not self._over:
+            self._over = True
+            self._verdict(self.newcomer, alive)
+
+
+def last_acknowledged(sock: socket.socket) -> float:
+    """Seconds since the other host last acknowledged anything; infinity when the connection is gone."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    except OSError:
+        return float("inf")
+    (milliseconds,) = struct.unpack_from("I", info, _LAST_ACK_MS)
+    return float(milliseconds) / 1000

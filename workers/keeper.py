@@ -1,0 +1,102 @@
+"""The keeper: the process that waits for disks, so that the master and the consoles need not.
+
+Does: loads the port map, applies batches of changes and says when they are durable; brings the console logs
+to the disk within a second of a worker's word.
+Owns: the port map's back end.
+Never: decides anything about consoles or ports.
+
+Workers write one byte into a pipe when their log has new bytes, at most every 0.4 s each. The keeper waits
+0.5 s and syncs the whole file system of the logs at once: one sync for thousands of consoles, and none when
+all is quiet.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from typing import Any, Callable, NamedTuple
+
+from vspcd.portmap.base import Backend, Change, Entry, Forget, PortMapError, Put
+from vspcd.proto import control
+from vspcd.proto.control import Message
+from vspcd.unix import process
+from vspcd.unix.channel import Channel
+from vspcd.unix.loop import READ, Loop
+
+SYNC_DELAY = 0.5
+ENTRIES_PER_PACKET = 50
+
+
+class KeeperStart(NamedTuple):
+    """What the keeper is born with; ``log_directory`` is -1 without logging."""
+
+    channel: Channel
+    sync: int
+    log_directory: int
+    open_map: Callable[[], Backend]
+
+
+class Keeper:
+    """The process's one object."""
+
+    def __init__(self, start: KeeperStart) -> None:
+        self._loop = Loop()
+        self._start = start
+        self._backend = start.open_map()
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        start.channel.serve(self._loop, self._received, self._loop.stop)
+        if start.log_directory >= 0:
+            self._loop.watch(start.sync, READ, self._dirty)
+
+    def run(self) -> None:
+        """Serve until the master is gone."""
+        self._loop.run()
+        self._sync()
+        self._backend.close()
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        kind = control.check(message, control.MASTER, control.OWNER, len(fds))
+        {"load": self._load, "changes": self._change}[kind](message)
+
+    def _load(self, _message: Message) -> None:
+        entries = [vars(entry) for entry in self._backend.load()]
+        for at in range(0, len(entries), ENTRIES_PER_PACKET):
+            self._tell("entries", entries=entries[at : at + ENTRIES_PER_PACKET])
+        self._tell("loaded", notes=list(self._backend.notes))
+
+    def _change(self, message: Message) -> None:
+        try:
+            self._backend.apply([change_of(item) for item in message["changes"]])
+        except PortMapError as error:
+            self._tell("failed", number=message["number"], reason=str(error))
+        else:
+            self._tell("kept", number=message["number"])
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        self._start.channel.send({"type": kind, **fields})
+
+    def _dirty(self, _events: int) -> None:
+        self._loop.forget(self._start.sync)
+        self._loop.call_later(SYNC_DELAY, self._sync_and_listen)
+
+    def _sync_and_listen(self) -> None:
+        os.read(self._start.sync, 65536)
+        self._sync()
+        self._loop.watch(self._start.sync, READ, self._dirty)
+
+    def _sync(self) -> None:
+        if self._start.log_directory >= 0:
+            self._libc.syncfs(self._start.log_directory)
+
+
+def change_of(item: dict[str, Any]) -> Change:
+    """A change as it stands in a message: ``{"put": {entry}}`` or ``{"forget": console}``."""
+    if "put" in item:
+        return Put(Entry(**item["put"]))
+    return Forget(item["forget"])
+
+
+def main(start: KeeperStart) -> None:
+    """The life of the keeper process."""
+    process.name("vspcd: keeper")
+    Keeper(start).run()

@@ -1,0 +1,151 @@
+"""The keyboard: the way from the clients to the VM.
+
+Does: lets one client after the other type, in whole batches, and stops reading them while the VM cannot take
+more.
+Owns: the batch that is on its way and the order of those who wait.
+Never: queues typing. What the VM cannot take yet stays in the client's socket, where the kernel holds it, and
+the client waits: while the VM is slow, while it is away, and while it moves.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Callable, Optional
+
+from vspcd.proto.errors import PeerError
+from workers.client import Client, ClientGone, InputEnded, Typed
+from workers.leg import Leg
+
+IAC = 0xFF
+
+
+class Batch:
+    """What a client typed, on its way: ``sent`` of ``typed.wire`` is with the VM's connection."""
+
+    __slots__ = ("client", "sent", "typed")
+
+    def __init__(self, client: Client, typed: Typed) -> None:
+        self.client: Optional[Client] = client
+        self.typed = typed
+        self.sent = 0
+
+
+class Keyboard:
+    """``listen(client, wanted)`` says whose input the loop should report, ``ended(client)`` who will type no
+    more, ``lost(client, reason)`` who has left."""
+
+    def __init__(
+        self,
+        listen: Callable[[Client, bool], None],
+        ended: Callable[[Client], None],
+        lost: Callable[[Client, str], None],
+    ) -> None:
+        self._listen = listen
+        self._ended = ended
+        self._lost = lost
+        self._leg: Optional[Leg] = None
+        self._held = False
+        self._batch: Optional[Batch] = None
+        self._waiting: deque[Batch] = deque()
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is on its way and nobody waits."""
+        return self._batch is None and not self._waiting
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a leg to type to."""
+        return self._leg is not None
+
+    def connect(self, leg: Optional[Leg]) -> None:
+        """Type to this leg from now on; None holds everything until there is one."""
+        self._leg = leg
+
+    def hold(self) -> None:
+        """Let nobody type: the batch on its way stops at the next whole byte."""
+        self._held = True
+
+    def release(self) -> None:
+        """Let them type again; call ``pump`` next."""
+        self._held = False
+
+    def readable(self, client: Client) -> None:
+        """A client has typed, or has left. Raises LegGone."""
+        typed = self._read(client)
+        if typed is None:
+            return
+        if client.mode == "ro" or not typed.wire:
+            client.done(typed)
+            return
+        self._waiting.append(Batch(client, typed))
+        if self._batch is None and len(self._waiting) == 1:
+            self.pump()
+        if self._batch is not None or self._waiting:
+            self._listen_while_it_waits(client)
+
+    def _read(self, client: Client) -> Optional[Typed]:
+        try:
+            return client.read()
+        except InputEnded:
+            self._ended(client)
+        except (ClientGone, PeerError) as end:
+            self._lost(client, str(end))
+        return None
+
+    def _listen_while_it_waits(self, client: Client) -> None:
+        """Nobody types ahead of what is still on its way."""
+        batches = [self._batch, *self._waiting]
+        if any(batch is not None and batch.client is client for batch in batches):
+            self._listen(client, False)
+
+    def pump(self) -> None:
+        """Go on: there is room, or a leg, or the hold is over. Raises LegGone."""
+        while self._push() and self._waiting and not self._held:
+            self._batch = self._waiting.popleft()
+
+    def _push(self) -> bool:
+        """Send replies first, then the batch; whether the way is free. Raises LegGone."""
+        leg = self._leg
+        if leg is None:
+            return False
+        if not leg.flush() or not self._send_batch(leg):
+            leg.want_room(True)
+            return False
+        leg.want_room(False)
+        return True
+
+    def _send_batch(self, leg: Leg) -> bool:
+        batch = self._batch
+        if batch is None or self._held:
+            return True
+        wire = batch.typed.wire
+        if batch.sent < len(wire):
+            batch.sent += leg.send(memoryview(wire)[batch.sent :])
+        if batch.sent < len(wire):
+            self._finish_escape(leg, batch)
+            return False
+        self._batch = None
+        if batch.client is not None:
+            batch.client.done(batch.typed)
+            if not batch.client.heard:
+                self._listen(batch.client, True)
+        return True
+
+    def _finish_escape(self, leg: Leg, batch: Batch) -> None:
+        """Half an escape is out: its other half goes before anything else, on this leg."""
+        wire, at = batch.typed.wire, batch.sent
+        run = 0
+        while at - run > 0 and wire[at - run - 1] == IAC:
+            run += 1
+        if run % 2:
+            leg.out += wire[at : at + 1]
+            batch.sent += 1
+
+    def left(self, client: Client) -> None:
+        """A client is gone. What it had begun to type is finished; the rest too, if there is a VM to type to."""
+        for batch in [self._batch, *self._waiting]:
+            if batch is not None and batch.client is client:
+                batch.client = None
+        if self._leg is None:
+            self._waiting = deque(batch for batch in self._waiting if batch.client is not None)

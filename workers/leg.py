@@ -1,0 +1,166 @@
+"""A leg: the connection towards the VM.
+
+Does: peeks at what has arrived and consumes it once it is dealt with, sends what fits, holds protocol replies
+that do not fit yet.
+Owns: its socket, and replies that wait for room, up to ``OUT_LIMIT``.
+Never: interprets a byte; blocks. A leg is always a plaintext descriptor, so it can be handed to another
+process.
+
+Bytes stay in the kernel until they are in the journal and out at the clients: a worker that dies in between
+has lost nothing. What cannot be consumed yet, such as an escape cut in two, must not wake the loop again and
+again: SO_RCVLOWAT keeps it asleep until more has come.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Optional
+
+from vspcd.proto.errors import PeerError
+from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
+from vspcd.unix.page import BYTES_OUT, WIRE_IN, WIRE_OUT, Page
+
+OUT_LIMIT = 65536
+NO_DATA = -1
+PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
+DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT
+SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+
+
+class LegGone(Exception):
+    """The connection has ended; the text says how."""
+
+
+class Leg:
+    """One VM connection. ``number`` is the master's name for it, ``peer`` the far end as ``host:port``."""
+
+    def __init__(self, number: int, sock: socket.socket, peer: str, page: Page) -> None:
+        sock.setblocking(False)
+        self.number = number
+        self.sock = sock
+        self.peer = peer
+        self.out = bytearray()
+        self.taken = 0  # bytes consumed
+        self._page = page
+        self._loop: Optional[Loop] = None
+        self._reading = True
+        self._blocked = False
+        self._low_water = 1
+        page.words[WIRE_IN] = page.words[WIRE_OUT] = 0
+
+    # Events.
+
+    def serve(self, loop: Loop, handler: Handler) -> None:
+        """Call ``handler`` when there is something to read, or room to write that was asked for."""
+        self._loop = loop
+        loop.watch(self.sock.fileno(), self._events(), handler)
+
+    def _events(self) -> int:
+        reading = READ | PEER_CLOSED if self._reading else 0
+        return reading | (WRITE if self._blocked else 0)
+
+    def _update(self) -> None:
+        if self._loop is not None:
+            self._loop.change(self.sock.fileno(), self._events())
+
+    def pause(self) -> None:
+        """Read no more; the kernel buffers, and in the end the VM's host waits."""
+        self._reading = False
+        self._update()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._reading = True
+        self._update()
+
+    def want_room(self, wanted: bool) -> None:
+        """Whether to be called when there is room to write."""
+        if self._blocked != wanted:
+            self._blocked = wanted
+            self._update()
+
+    # Reading.
+
+    def peek(self, buffer: memoryview) -> int:
+        """Look at what has arrived: bytes put into ``buffer``, 0 at the end, NO_DATA. Raises LegGone."""
+        try:
+            return self.sock.recv_into(buffer, 0, PEEK)
+        except (BlockingIOError, InterruptedError):
+            return NO_DATA
+        except OSError as error:
+            raise LegGone(os.strerror(error.errno or 0)) from None
+
+    def consume(self, size: int, seen: int, buffer: memoryview) -> None:
+        """``size`` bytes of the ``seen`` ones are dealt with; the rest waits for more behind it.
+
+        With MSG_TRUNC the kernel discards without copying: ``buffer`` only lends its length.
+        """
+        self.taken += size
+        self._page.words[WIRE_IN] += size
+        left = size
+        while left:
+            left -= self.sock.recv_into(buffer, left, DISCARD)
+        low_water = seen - size + 1
+        if low_water != self._low_water:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
+            self._low_water = low_water
+
+    # Writing.
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Give the VM console bytes in wire form: how many the kernel took. Raises LegGone."""
+        try:
+            sent = self.sock.send(data, SEND)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise LegGone(os.strerror(error.errno or 0)) from None
+        words = self._page.words
+        words[WIRE_OUT] += sent
+        words[BYTES_OUT] += sent
+        return sent
+
+    def reply(self, data: bytes) -> None:
+        """Queue a protocol reply; ``flush`` sends it. PeerError when the VM asks without ever reading answers."""
+        if len(self.out) + len(data) > OUT_LIMIT:
+            raise PeerError("it does not read the answers to its requests")
+        self.out += data
+
+    def flush(self) -> bool:
+        """Send the replies that wait; whether none waits any more. Raises LegGone."""
+        while self.out:
+            try:
+                sent = self.sock.send(self.out, SEND)
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError as error:
+                raise LegGone(os.strerror(error.errno or 0)) from None
+            self._page.words[WIRE_OUT] += sent
+            del self.out[:sent]
+        return True
+
+    # The end.
+
+    def last_word(self, text: bytes) -> None:
+        """Say a last thing; what the peer still sends can be read."""
+        try:
+            if text:
+                self.sock.send(text, SEND)
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it does not listen any more
+
+    def end(self) -> None:
+        """End the connection at once."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; a duplicate in another process keeps it alive."""
+        if self._loop is not None and self.sock.fileno() >= 0:
+            self._loop.forget(self.sock.fileno())
+        self.sock.close()

@@ -1,0 +1,180 @@
+"""The first seconds of a VM connection: until it is known whose it is.
+
+Does: negotiates under deadlines, asks the master for the console, tells a peer that is no VM what this port
+is for.
+Owns: the connection, until the console is ours or another worker takes it over.
+Never: logs or shows a console byte; waits for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from vspcd.core.journal import Buffer
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware_codes import BadIdentity, Event, Identity, ProxyRefused, ProxyRequest
+from vspcd.unix.loop import Timer
+from workers.connection import Connection
+from workers.leg import LegGone
+from workers.shell import Shell
+
+ASK_AFTER = 1.0
+PLAIN_WORDS_AFTER = 4.0
+LAST_WORDS = 1.0
+EARLY_LIMIT = 16384
+NOT_FOR_YOU = (
+    b"\r\nvspcd: this port is for the virtual serial ports of VMware VMs (telnet with VMware's extension).\r\n"
+    b"vspcd: to get on a console use 'vspcctl console NAME', or its own port or socket (see 'vspcctl status').\r\n"
+)
+
+
+class Negotiation:
+    """``done`` is called when nothing is left to do here and the process can leave."""
+
+    def __init__(self, shell: Shell, connection: Connection, done: Callable[[], None]) -> None:
+        self.shell = shell
+        self.connection = connection
+        self.early = bytearray()
+        self._done = done
+        self._timers: list[Timer] = []
+        self._over = False
+
+    def begin(self) -> None:
+        """Offer our options and wait for theirs."""
+        timeout = self.shell.settings["handshake_timeout"]
+        later = self.shell.loop.call_later
+        self._timers = [
+            later(min(ASK_AFTER, timeout), self._ask),
+            later(min(PLAIN_WORDS_AFTER, timeout), self._still_no_telnet),
+            later(timeout, self._too_late),
+        ]
+        self.connection.session.start()
+        self._attempt(self.connection.send_replies)
+
+    def _attempt(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except (LegGone, PeerError) as error:
+            self.fail(str(error))
+
+    def _ask(self) -> None:
+        self.connection.session.ask()
+        self._attempt(self.connection.send_replies)
+
+    def _still_no_telnet(self) -> None:
+        connection = self.connection
+        if not connection.session.extension and (connection.declined or not connection.telnet_seen):
+            self.fail("it does not speak VMware's telnet extension", NOT_FOR_YOU)
+
+    def _too_late(self) -> None:
+        session = self.connection.session
+        seconds = f"within {self.shell.settings['handshake_timeout']:g} s"
+        if not session.extension:
+            self.fail(f"it did not offer VMware's telnet extension {seconds}", NOT_FOR_YOU)
+        elif session.proxy is None:
+            self.fail(f"it did not ask for a service (DO-PROXY) {seconds}")
+        else:
+            self.fail(f"it did not tell its UUID {seconds}")
+
+    # What the connection brings.
+
+    def data(self, connection: Connection, data: Buffer) -> None:
+        """Console bytes before the console is known: kept, a bounded number, when it is a VM that sends them."""
+        if connection.session.extension:
+            if len(self.early) + len(data) > EARLY_LIMIT:
+                raise PeerError(f"more than {EARLY_LIMIT} console bytes before it said whose they are")
+            self.early += data
+
+    def event(self, connection: Connection, event: Event) -> None:
+        """A step of the negotiation."""
+        if isinstance(event, ProxyRefused):
+            self.fail(event.reason)
+        elif isinstance(event, BadIdentity):
+            connection.session.refuse_proxy()
+            self.fail(event.reason)
+        elif isinstance(event, (Identity, ProxyRequest)):
+            self._claim_if_ready(connection)
+
+    def _claim_if_ready(self, connection: Connection) -> None:
+        session = connection.session
+        if session.uuid is None or session.proxy is None or self._over:
+            return
+        self._stop_timers()
+        connection.pause()
+        self.shell.tell(
+            "claim",
+            uuid=session.uuid,
+            label=session.proxy.label or "",
+            name=session.name,
+            session=self.snapshot(),
+        )
+
+    def snapshot(self) -> dict[str, object]:
+        """All that another worker needs to go on with this connection."""
+        connection = self.connection
+        return {
+            "telnet": connection.session.snapshot(),
+            "unsent": bytes(connection.leg.out).hex(),
+            "early": self.early.hex(),
+        }
+
+    def room(self, connection: Connection) -> None:
+        """Send the replies that wait."""
+        connection.leg.want_room(not connection.leg.flush())
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """The peer has gone, or broke the protocol."""
+        self.fail(reason)
+
+    # The end.
+
+    def fail(self, reason: str, words: bytes = b"") -> None:
+        """Report why this VM is not served, and close: politely, so that last words arrive."""
+        if self._over:
+            return
+        self._over = True
+        self._stop_timers()
+        self.shell.tell("failed", reason=reason)
+        connection = self.connection
+        connection.leg.last_word(bytes(connection.leg.out) + connection.session.take_output() + words)
+        connection.leg.out.clear()
+        connection.handlers = Discard(self._leave)
+        connection.resume()
+        self.shell.loop.call_later(LAST_WORDS, self._leave)
+
+    def stop(self) -> None:
+        """The connection has another owner."""
+        self._over = True
+        self._stop_timers()
+
+    def _stop_timers(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        self._timers = []
+
+    def _leave(self) -> None:
+        if not self.connection.closed:
+            self.connection.end()
+            self._done()
+
+
+class Discard:
+    """Handlers of a connection that has been told its last words: unread bytes would make TCP take them back."""
+
+    def __init__(self, leave: Callable[[], None]) -> None:
+        self._leave = leave
+
+    def data(self, connection: Connection, data: Buffer) -> None:
+        """Nobody's any more."""
+
+    def event(self, connection: Connection, event: Event) -> None:
+        """Too late."""
+
+    def room(self, connection: Connection) -> None:
+        """Nothing is sent any more."""
+        connection.leg.out.clear()
+        connection.leg.want_room(False)
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """It has read all there was."""
+        self._leave()

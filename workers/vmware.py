@@ -1,0 +1,263 @@
+"""The worker of a VMware VM: negotiates with it, then serves its console.
+
+Does: ties a VM's connection to a console; takes over from a connection of the same VM; answers the master.
+Owns: the connection, and the console once the master has granted it.
+Never: decides by itself whose console it is; the master does, and the rules in ``vspcd.core.identity``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from vspcd.core import identity
+from vspcd.core.journal import Buffer
+from vspcd.proto.comport import Break, LineSettings, line_as_dict
+from vspcd.proto.control import Message
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware import Session
+from vspcd.proto.vmware_codes import BadIdentity, BiosUuid, Event, Line, LocationUuid, Named, format_uuid
+from vspcd.unix.page import LEG
+from workers.connection import CLOSED, Connection, Room
+from workers.console import Console
+from workers.contest import Contest, Newcomer
+from workers.leg import Leg, LegGone
+from workers.negotiation import Negotiation
+from workers.shell import Shell, Start, socket_of
+
+
+class VmwareWorker:
+    """One worker process. Its duties in order: a negotiation, then a console; or a console from the start."""
+
+    def __init__(self, start: Start) -> None:
+        self.shell = Shell(start)
+        self.room_for_reading = Room()
+        self.negotiation: Optional[Negotiation] = None
+        self.console: Optional[Console] = None
+        self.connection: Optional[Connection] = None
+        self.contest: Optional[Contest] = None
+        self.shell.serve(
+            {
+                "own": self._own,
+                "refuse": self._refuse,
+                "handed": self._handed,
+                "leg": self._leg,
+                "client": self._client,
+                "detach": self._detach,
+                "settings": self._settings,
+                "reopen": self._reopen,
+                "quit": self._quit,
+            },
+            self._orphaned,
+        )
+        if start.leg >= 0:
+            self._negotiate(start)
+
+    def _negotiate(self, start: Start) -> None:
+        self.shell.name(f"negotiating [{start.peer}]")
+        leg = Leg(start.leg_number, socket_of(start.leg), start.peer, self.shell.page)
+        session = Session(self._services)
+        self.connection = Connection(leg, session, self.room_for_reading, self)
+        self.negotiation = Negotiation(self.shell, self.connection, self.shell.leave)
+        self.connection.handlers = self.negotiation
+        self.connection.serve(self.shell.loop)
+        self.negotiation.begin()
+
+    @property
+    def _services(self) -> tuple[str, ...]:
+        return tuple(self.shell.settings["services"])
+
+    # The master's messages.
+
+    def _own(self, message: Message, _fds: list[int]) -> None:
+        """The console is ours."""
+        self.console = Console(self.shell, message["console"], self._leg_broke)
+        if self.negotiation is not None and self.connection is not None:
+            self.negotiation.stop()
+            early = bytes(self.negotiation.early)
+            self.negotiation = None
+            self._connect(self.connection, early)
+
+    def _refuse(self, message: Message, _fds: list[int]) -> None:
+        if self.negotiation is not None and self.connection is not None:
+            self.connection.session.refuse_proxy()
+            self.negotiation.fail(message["reason"])
+
+    def _handed(self, _message: Message, _fds: list[int]) -> None:
+        """The console's owner has our connection now."""
+        if self.negotiation is not None:
+            self.negotiation.stop()
+        if self.connection is not None:
+            self.connection.let_go()
+        self.shell.leave()
+
+    def _leg(self, message: Message, fds: list[int]) -> None:
+        newcomer = Newcomer(message["leg"], message["peer"], message["session"], fds[0])
+        if self.contest is not None:
+            self._reject(newcomer, "another connection is being compared with the one that is there")
+            return
+        old = self.connection
+        if old is None or identity.verdict(old.peer, newcomer.peer) == identity.TAKE:
+            self._take(newcomer)
+        else:
+            self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
+
+    def _client(self, message: Message, fds: list[int]) -> None:
+        assert self.console is not None
+        self.console.attach(message, fds[0])
+        self._idle_if_alone()
+
+    def _detach(self, message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            client = self.console.clients.get(message["client"])
+            if client is not None:
+                client.goodbye(message["reason"])
+                self.console.detach(client, message["reason"])
+                self._idle_if_alone()
+
+    def _settings(self, message: Message, _fds: list[int]) -> None:
+        self.shell.settings = message["settings"]
+        self.shell.log.level = self.shell.settings["log_level"]
+        if self.console is not None:
+            self.console.apply_settings()
+
+    def _reopen(self, _message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            self.console.reopen()
+
+    def _quit(self, message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            self.console.close(message["reason"])
+        if self.connection is not None and not self.connection.closed:
+            self.connection.end()
+        self.shell.leave()
+
+    def _orphaned(self) -> None:
+        self._quit({"reason": "vspcd has ended"}, [])
+
+    # The console's VM.
+
+    def _connect(self, connection: Connection, early: bytes = b"") -> None:
+        """This connection feeds the console from now on."""
+        assert self.console is not None
+        self.connection = connection
+        connection.handlers = self
+        self.shell.page.words[LEG] = connection.leg.number
+        self.console.journal.event("connected", {"peer": connection.peer})
+        self.shell.tell("connected", leg=connection.leg.number)
+        if connection.session.name is not None:
+            self.console.rename(connection.session.name)
+        self.console.notice(f"connected from {connection.peer}")
+        if early:
+            self.console.said(early)
+        self.console.keyboard.connect(connection.leg)
+        try:
+            connection.session.accept_proxy()
+            connection.send_replies()
+            connection.resume()
+        except (LegGone, PeerError) as error:
+            self.ended(connection, str(error))
+        self._tell_facts()
+
+    def _judged(self, newcomer: Newcomer, alive: bool) -> None:
+        self.contest = None
+        old = self.connection
+        if old is not None and alive:
+            reason = identity.refusal(old.peer, newcomer.peer)
+            assert self.console is not None
+            self.console.journal.event("refused", {"peer": newcomer.peer, "reason": reason})
+            self.console.notice(reason)
+            self._reject(newcomer, reason)
+        else:
+            self._take(newcomer)
+
+    def _reject(self, newcomer: Newcomer, reason: str) -> None:
+        socket_of(newcomer.fd).close()
+        self.shell.tell("rejected", leg=newcomer.number, reason=reason)
+
+    def _take(self, newcomer: Newcomer) -> None:
+        """The newcomer is our VM: the old connection's last bytes, then the new one's first."""
+        old = self.connection
+        if old is not None:
+            old.drain()
+        if self.connection is not None:
+            self._disconnect(f"replaced by a new connection from {newcomer.peer}")
+        leg = Leg(newcomer.number, socket_of(newcomer.fd), newcomer.peer, self.shell.page)
+        saved: dict[str, Any] = newcomer.session
+        leg.out += bytes.fromhex(saved["unsent"])
+        session = Session.restore(saved["telnet"], self._services)
+        connection = Connection(leg, session, self.room_for_reading, self)
+        connection.serve(self.shell.loop)
+        self.shell.tell("took", leg=newcomer.number)
+        self._connect(connection, bytes.fromhex(saved["early"]))
+
+    def _disconnect(self, reason: str) -> None:
+        connection, self.connection = self.connection, None
+        if connection is None or self.console is None:
+            return
+        connection.end()
+        self.shell.page.words[LEG] = 0
+        self.console.keyboard.connect(None)
+        self.console.journal.event("disconnected", {"peer": connection.peer, "reason": reason})
+        self.console.notice("disconnected" if reason == CLOSED else f"disconnected: {reason}")
+        self.shell.tell("disconnected", leg=connection.leg.number, reason=reason)
+
+    def _leg_broke(self, reason: str) -> None:
+        if self.connection is not None:
+            self.ended(self.connection, reason)
+
+    def _idle_if_alone(self) -> None:
+        if self.console is not None and self.connection is None and not self.console.clients:
+            self.shell.tell("idle")
+
+    # What the connection brings.
+
+    def data(self, connection: Connection, data: Buffer) -> None:
+        """The serial port said this."""
+        assert self.console is not None
+        self.console.said(data)
+
+    def event(self, connection: Connection, event: Event) -> None:
+        """The VM's host said this."""
+        assert self.console is not None
+        if isinstance(event, Named):
+            self.console.rename(event.name)
+        elif isinstance(event, Break):
+            self.console.journal.event("break", {"on": event.on})
+        elif isinstance(event, Line):
+            self.console.journal.event("line", line_as_dict(event.settings))
+        elif isinstance(event, BadIdentity):
+            raise PeerError(event.reason)
+        if isinstance(event, (Named, Line, BiosUuid, LocationUuid)):
+            self._tell_facts()
+
+    def _tell_facts(self) -> None:
+        connection, console = self.connection, self.console
+        if connection is None or console is None:
+            return
+        session = connection.session
+        self.shell.tell(
+            "facts",
+            name=console.name,
+            bios_uuid=session.bios_uuid and format_uuid(session.bios_uuid),
+            location_uuid=session.location_uuid and format_uuid(session.location_uuid),
+            line=line_as_dict(session.line) if session.line != LineSettings() else {},
+        )
+
+    def room(self, connection: Connection) -> None:
+        """The VM takes bytes again."""
+        assert self.console is not None
+        self.console.keyboard.pump()
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """The VM's connection is over; its console is not."""
+        contest, self.contest = self.contest, None
+        self._disconnect(reason)
+        if contest is not None:
+            contest.decide(alive=False)
+        self._idle_if_alone()
+
+
+def main(start: Start) -> None:
+    """The life of a worker process."""
+    worker = VmwareWorker(start)
+    worker.shell.run()
