@@ -1,8 +1,8 @@
 """A stand-in for the daemon: speaks the control protocol and the attach framing to vspcctl's tests.
 
-Run as `python -m tests.ctl.fake_daemon SOCKET [JSON]`; the JSON holds "consoles", "refused" and what else the
-status has. It prints one line when it listens. Everything that is typed on a console comes back as it was,
-but for the words of SCRIPT, which make the worker's side do something.
+Run as `python -m tests.ctl.fake_daemon SOCKET`; stdin is a JSON object with "consoles", "refused" and what else
+the status has. It prints one line when it listens, and keeps what is typed in the file "typed" beside the socket.
+Everything that is typed comes back as it was, but for the words of SCRIPT: there the worker does something.
 Never: judges; the tests do.
 """
 
@@ -61,6 +61,7 @@ class Daemon:
         self._selector = selectors.DefaultSelector()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         listener.bind(path)
+        self._record = os.path.join(os.path.dirname(path), "typed")
         listener.listen(64)
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
 
@@ -113,7 +114,9 @@ class Daemon:
         theirs.close()
         replay = f"welcome to {console['name']}, {request['mode']}\r\n".encode()[: request["replay"]]
         ours.sendall(attach.frame(attach.DATA, replay) + attach.frame(attach.LIVE))
-        self._selector.register(ours, selectors.EVENT_READ, Worker(ours, self._selector).receive)
+        self._selector.register(
+            ours, selectors.EVENT_READ, Worker(ours, self._selector, self._record).receive
+        )
 
     def _on_forget(self, connection: socket.socket, request: dict[str, Any]) -> None:
         console = self._find(request["console"])
@@ -145,7 +148,8 @@ class Daemon:
 class Worker:
     """The worker's end of one attached session."""
 
-    def __init__(self, connection: socket.socket, selector: selectors.BaseSelector) -> None:
+    def __init__(self, connection: socket.socket, selector: selectors.BaseSelector, record: str) -> None:
+        self._record = record
         self._connection = connection
         self._selector = selector
         self._received = b""
@@ -165,7 +169,10 @@ class Worker:
     def _answer(self, frame: attach.Frame) -> None:
         if frame.type == attach.BREAK:
             self._send(attach.frame(attach.DATA, b"<break>"))
-        elif frame.payload in SCRIPT:
+            return
+        with open(self._record, "ab") as record:
+            record.write(frame.payload)
+        if frame.payload in SCRIPT:
             for piece in SCRIPT[frame.payload]:
                 self._send(piece)
                 time.sleep(0.02)
@@ -185,6 +192,6 @@ class Worker:
 
 
 if __name__ == "__main__":
-    daemon = Daemon(sys.argv[1], json.loads(sys.argv[2]) if len(sys.argv) > 2 else {})
+    daemon = Daemon(sys.argv[1], json.load(sys.stdin))
     os.write(1, b"listening\n")
     daemon.serve()

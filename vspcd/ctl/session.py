@@ -29,6 +29,8 @@ READ_SIZE = 65536
 INPUT_LIMIT = 1 << 20
 """Bytes of input that wait for the worker. A pipe is then not read on; typing is dropped, with a notice."""
 QUERY_DEADLINE = 2.0
+HAND_OVER_DEADLINE = 2.0
+"""Seconds for what was typed before the end to reach the worker."""
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 HANDLED = (*ENDING, signal.SIGTSTP, signal.SIGCONT)
@@ -77,6 +79,7 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         try:
+            self._hand_over()
             self._display.finish(self._wake)
         finally:
             self._let_go()
@@ -89,6 +92,14 @@ class Session:
 
     def notice(self, text: str) -> None:
         self._display.notice(text)
+
+    def _hand_over(self) -> None:
+        """Send what was typed before the end, as far as the worker takes it."""
+        poll = select.poll()
+        poll.register(self._worker.fileno(), select.POLLOUT)
+        deadline = time.monotonic() + HAND_OVER_DEADLINE
+        while self._to_worker and poll.poll(max(deadline - time.monotonic(), 0) * 1000):
+            self._write_worker()
 
     def _let_go(self) -> None:
         self._terminal.leave()
