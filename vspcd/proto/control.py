@@ -1,7 +1,7 @@
 """Control messages: what master, workers and vspcctl may say to each other, in one table.
 
-Does: encodes and checks messages. One JSON object of at most 64 KiB per packet, with the file descriptors that the
-table names beside it.
+Does: encodes and checks messages. One JSON object of at most 64 KiB per packet, with the file descriptors
+that the table names beside it.
 Owns: nothing.
 Never: touches a socket; accepts a field that the table does not name.
 
@@ -12,7 +12,8 @@ descriptors. A worker that speaks out of turn is killed; a tool that does gets a
 from __future__ import annotations
 
 import json
-from typing import Any, Mapping, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from vspcd.proto.errors import LocalError, PeerError
 
@@ -49,13 +50,17 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             {"uuid": str, "label": str, "name": _OPTIONAL_TEXT, "session": dict}, frozenset({NEGOTIATING})
         ),
         "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
-        "serving": Rule({}, frozenset({OWNER})),
         "took": Rule({"leg": int}, _OWNER),
         "rejected": Rule({"leg": int, "reason": str}, _OWNER),
         "connected": Rule({"leg": int}, _OWNER),
         "disconnected": Rule({"leg": int, "reason": str}, _OWNER),
         "facts": Rule(
-            {"name": _OPTIONAL_TEXT, "bios_uuid": _OPTIONAL_TEXT, "location_uuid": _OPTIONAL_TEXT, "line": dict},
+            {
+                "name": _OPTIONAL_TEXT,
+                "bios_uuid": _OPTIONAL_TEXT,
+                "location_uuid": _OPTIONAL_TEXT,
+                "line": dict,
+            },
             _OWNER,
         ),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
@@ -63,7 +68,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "idle": Rule({}, _OWNER),
     },
     MASTER: {
-        "own": Rule({"console": dict}),
+        "own": Rule({"console": dict}),  # uuid, label, name
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict}, fds=1),
@@ -79,7 +84,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "entries": Rule({"entries": list}),
         "loaded": Rule({"notes": list}),
         "kept": Rule({"number": int}),
-        "failed": Rule({"reason": str}),
+        "failed": Rule({"number": int, "reason": str}),
     },
     TOOL: {
         "status": Rule({"console": _OPTIONAL_TEXT}),
