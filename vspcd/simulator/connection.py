@@ -21,6 +21,7 @@ from typing import Callable, Optional
 from vspcd.proto import telnet
 from vspcd.proto.errors import PeerError
 from vspcd.simulator import pipe, vm
+from vspcd.simulator.deadline import within
 from vspcd.simulator.guests import Guest
 
 ANSWERS_LIMIT = 65536
@@ -59,7 +60,7 @@ async def dial(
 
 async def _connect(connection: socket.socket, proxy: Address) -> None:
     try:
-        await asyncio.wait_for(asyncio.get_running_loop().sock_connect(connection, proxy), DIAL_DEADLINE)
+        await within(DIAL_DEADLINE, asyncio.get_running_loop().sock_connect(connection, proxy))
     except asyncio.TimeoutError:
         raise TimeoutError(f"no answer within {DIAL_DEADLINE:g} s") from None
 

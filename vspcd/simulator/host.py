@@ -10,9 +10,10 @@ For tests, inside a running event loop:
     async with SimulatedVm(HostSettings(("127.0.0.1", 13370)), "web01", guest=Echo) as machine:
         await machine.connected()
         ...
-        machine.port.connection.received    bytes that the concentrator delivered
-        machine.port.misplaced              bytes that came when a real host would lose them
-        await machine.port.disconnect()     as a VM that is powered off; it dials again if it may
+        machine.port.sent, .received      bytes that went out and came in so far, over all connections
+        machine.port.misplaced            bytes that came when a real host would lose them
+        machine.port.guest                what is behind the port
+        await machine.port.disconnect()   as a VM that is powered off; it dials again if it may
 
 ``SimulatedVm(..., labels=("a", "b"))`` has a port per label, each with a guest of its own.
 """
@@ -29,6 +30,7 @@ from typing import Callable, NamedTuple, Optional
 
 from vspcd.simulator import vm
 from vspcd.simulator.connection import Address, Connection, dial
+from vspcd.simulator.deadline import within
 from vspcd.simulator.guests import Guest, GuestFactory
 from vspcd.simulator.line import PC_LINE, SerialLine
 
@@ -103,6 +105,8 @@ class SerialPort:
         self._log = log
         self._changed: set[asyncio.Future[None]] = set()
         self._connections: set[Connection] = set()
+        self._past_sent = 0
+        self._past_received = 0
 
     # -- what people and tests do
 
@@ -112,6 +116,16 @@ class SerialPort:
         return (
             self.connection is not None and self.connection.machine.open and not self.connection.closed.done()
         )
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the guest that went out, over all connections."""
+        return self._past_sent + sum(connection.sent for connection in self._connections)
+
+    @property
+    def received(self) -> int:
+        """Bytes for the guest that came in, over all connections."""
+        return self._past_received + sum(connection.received for connection in self._connections)
 
     async def connected(self) -> None:
         """Wait until the concentrator has accepted this port."""
@@ -222,6 +236,8 @@ class SerialPort:
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
+        self._past_sent += connection.sent
+        self._past_received += connection.received
         self.notify()
 
     def _complain(self, before: str, error: OSError) -> str:
@@ -233,7 +249,7 @@ class SerialPort:
 
     async def _ended(self, connection: Connection) -> str:
         try:
-            await asyncio.wait_for(self.until(lambda: _answered(connection)), ANSWER_DEADLINE)
+            await within(ANSWER_DEADLINE, self.until(lambda: _answered(connection)))
         except asyncio.TimeoutError:
             return await connection.cut(f"neither accepted nor refused within {ANSWER_DEADLINE:g} s")
         if self.host.drop_after is not None:
@@ -321,7 +337,11 @@ class SimulatedVm:
 
     async def connected(self, timeout: float = 10.0) -> None:
         """Wait until every port is accepted. Raises asyncio.TimeoutError."""
-        await asyncio.wait_for(asyncio.gather(*(port.connected() for port in self.ports)), timeout)
+        await within(timeout, self._connected())
+
+    async def _connected(self) -> None:
+        for port in self.ports:
+            await port.connected()
 
     async def ended(self) -> None:
         """Wait until every port has ended, as they do without ``reconnect``; raises what broke one."""

@@ -219,11 +219,11 @@ def names_of(pattern: Optional[str], count: int) -> list[str]:
     """The names of so many VMs. Raises ValueError when the pattern gives no names, or twice the same."""
     if pattern is None:
         pattern = "vm" if count == 1 else "vm%d"
-    if "%" not in pattern and count == 1:
-        return [pattern]
     try:
         names = [pattern % number for number in range(1, count + 1)]
     except (TypeError, ValueError):
+        if count == 1:
+            return [pattern]
         raise ValueError(f"--name {pattern!r} is no pattern such as web%02d") from None
     if len(set(names)) < count:
         raise ValueError(f"--name {pattern!r} names several VMs alike")

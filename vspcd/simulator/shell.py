@@ -21,6 +21,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import NoReturn, Optional
 
+from vspcd.simulator.deadline import within
 from vspcd.simulator.guests import Guest, Report
 from vspcd.simulator.pipe import drain, fill, readable
 
@@ -99,7 +100,7 @@ class _Session:
         """End what is left: SIGHUP, a moment of grace, SIGKILL; the shell's wait status."""
         try:
             self._signal(signal.SIGHUP)
-            await asyncio.wait_for(self.ended(), GRACE)
+            await within(GRACE, self.ended())
         except asyncio.TimeoutError:
             self._signal(signal.SIGKILL)
             await self.ended()

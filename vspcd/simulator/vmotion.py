@@ -14,11 +14,12 @@ import asyncio
 import os
 import random
 from collections import Counter, deque
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Callable, NamedTuple, Optional
 
 from vspcd.simulator import vm
 from vspcd.simulator.connection import Connection
+from vspcd.simulator.deadline import within
 from vspcd.simulator.host import SerialPort, SimulatedVm
 
 GOAHEAD_LIMIT = 5.0
@@ -140,9 +141,9 @@ class Move:
             raise _Ended(FAILED, f"no {what}: {on.closed.result()}")
 
     @staticmethod
-    async def _within(step: Awaitable[None], what: str, limit: float = STEP_LIMIT) -> None:
+    async def _within(step: Coroutine[object, object, None], what: str, limit: float = STEP_LIMIT) -> None:
         try:
-            await asyncio.wait_for(step, limit)
+            await within(limit, step)
         except asyncio.TimeoutError:
             raise _Ended(FAILED, f"no {what} within {limit:g} s") from None
 
