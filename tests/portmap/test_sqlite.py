@@ -297,6 +297,30 @@ def test_a_bit_flipped_in_one_entry_costs_that_entry_alone(path: Path) -> None:
     assert opened(path) == (kept, [])
 
 
+def test_an_index_that_contradicts_its_table_is_set_aside(path: Path) -> None:
+    backend = SqliteBackend(path)
+    backend.apply([Put(Entry("zebra", UUID, "", "web01", 0x3039, 1.0))])
+    backend.close()
+    data = path.read_bytes()
+    assert data.count(b"\x30\x39zebra") == 1
+    path.write_bytes(data.replace(b"\x30\x39zebra", b"\x30\x3azebra"))
+    assert opened(path)[0] == []
+    assert len(damaged_files(path)) == 1
+
+
+@pytest.mark.parametrize("when", [-0.0, 7, 2**53, 1e-300, 1763679632.123456, float("inf")])
+def test_a_time_that_sqlite_spells_differently_is_no_damage(path: Path, when: float) -> None:
+    backend = SqliteBackend(path)
+    backend.apply([Put(Entry("a", UUID, "", "web01", 1, when))])
+    backend.close()
+    assert opened(path) == ([Entry("a", UUID, "", "web01", 1, when)], [])
+
+
+def test_a_checksum_stays_right_when_a_later_version_adds_an_empty_column() -> None:
+    assert sqlite._checksum(("a", None, "b")) == sqlite._checksum(("a", None, "b", None, None))
+    assert sqlite._checksum(("a", None, "b")) != sqlite._checksum(("a", "b"))
+
+
 def test_a_foreign_table_in_its_place_is_set_aside(path: Path) -> None:
     by_hand(path, "CREATE TABLE consoles (x)")
     assert opened(path)[0] == []
