@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Callable, Optional
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vspcd.proto import telnet, vmware
@@ -289,6 +289,7 @@ def joined(sizes: list[int], ticket: Optional[Ticket] = None) -> Wire:
     return Wire(Vm(WHO, "vSPC.py?port=a", ticket=ticket), cutter(sizes))
 
 
+@settings(deadline=None)
 @given(cuts, st.binary(max_size=300), st.binary(max_size=300))
 def test_a_conversation_cut_anywhere_ends_the_same(sizes: list[int], typed: bytes, output: bytes) -> None:
     wire = joined(sizes)
@@ -299,6 +300,7 @@ def test_a_conversation_cut_anywhere_ends_the_same(sizes: list[int], typed: byte
     assert session.proxy == vmware.ProxyRequest("S", "vSPC.py?port=a", "a")
 
 
+@settings(deadline=None)
 @given(cuts, st.binary(min_size=4, max_size=4))
 def test_a_vmotion_cut_anywhere_gives_the_target_the_source_s_ticket(
     sizes: list[int], sequence: bytes
@@ -329,6 +331,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=20), FRAGMENTS), max_size=30))
 def test_garbage_gives_events_or_the_concentrator_s_fault(pieces: list[bytes]) -> None:
     machine = opened()

@@ -218,3 +218,21 @@ def test_the_tally_counts_and_knows_how_long_goahead_took() -> None:
         "normal: 100 moved",
         "GOAHEAD after 51.0 ms (median), 100.0 ms (p99), 100.0 ms (longest)",
     ]
+
+
+def test_a_concentrator_without_vmotion_is_told_as_such() -> None:
+    class Old(Concentrator):
+        async def on_event(self, leg: Leg, event: vmware.Event) -> None:
+            if isinstance(event, vmware.VmotionBegin):
+                leg.session.unknown(vmware.VMOTION_BEGIN)
+            else:
+                await super().on_event(leg, event)
+
+    async def story() -> None:
+        async with Old() as proxy, SimulatedVm(host_of(proxy, source=HERE), "web01") as web01:
+            await web01.connected()
+            outcome = await move(web01.port, THERE)
+            assert (outcome.word, outcome.why) == (FAILED, "the concentrator does not know vMotion")
+            assert web01.port.open
+
+    in_loop(story())

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``simulate``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = script.FORMAT
     _add_host(parser.add_argument_group("the host"))
     _add_machines(parser.add_argument_group("the VMs"))
     _add_vmotion(parser.add_argument_group("vMotion"))
@@ -72,7 +74,7 @@ def _add_machines(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--vms", type=_count, default=1, metavar="N", help="how many (default 1)")
     group.add_argument(
         "--name", metavar="PATTERN",
-        help="their names: web%%02d counts from 1 (default vm, or vm%%0d with several VMs)",
+        help="their names: web%%02d counts from 1 (default vm, or vm%%d with several VMs)",
     )  # fmt: skip
     group.add_argument(
         "--uuid", type=_converted(parse_uuid), help="the UUID of the only VM (default: made from the name)"

@@ -112,7 +112,8 @@ class Vm:
         self.uri = uri
         self.direction = direction
         self.state = NEGOTIATING
-        self.concentrator_knows: frozenset[int] = frozenset()
+        self.known_there: frozenset[int] = frozenset()
+        self.unknown_there: frozenset[int] = frozenset()
         self._line = line
         self._ticket = ticket
         self._identity_first = identity_first
@@ -226,7 +227,7 @@ class Vm:
     # -- commands
 
     def _known(self, code: int, payload: bytes) -> None:
-        self.concentrator_knows = frozenset(payload)
+        self.known_there = frozenset(payload)
         if self._asked:
             return
         self._asked = True
@@ -274,6 +275,7 @@ class Vm:
             self.state = REFUSED
             self._events.append(PeerUnknown())
         elif payload:
+            self.unknown_there |= {payload[0]}
             self._events.append(Unknown(payload[0]))
 
     def _tell_uuid(self, code: int, payload: bytes) -> None:

@@ -17,6 +17,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from typing import Callable, NamedTuple, Optional
 
+from vspcd.proto.vmware import VMOTION_BEGIN as BEGIN
 from vspcd.simulator import vm
 from vspcd.simulator.connection import Connection
 from vspcd.simulator.deadline import within
@@ -69,11 +70,13 @@ class Move:
         machine = self.source.machine
         self.send_begin()
         await self._until(
-            lambda: machine.grant is not None or machine.sequence is None,
+            lambda: bool(machine.grant or machine.sequence is None or BEGIN in machine.unknown_there),
             self.source,
             GOAHEAD_LIMIT,
             "GOAHEAD",
         )
+        if BEGIN in machine.unknown_there:
+            raise _Ended(FAILED, "the concentrator does not know vMotion")
         if machine.grant is None:
             raise _Ended(STAYED, "NOTNOW")
         self.goahead = clock() - started
