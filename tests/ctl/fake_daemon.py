@@ -127,7 +127,9 @@ class Daemon:
 
     def _on_reload(self, connection: socket.socket, _: dict[str, Any]) -> None:
         if self._status.get("bad"):
-            self._refuse(connection, "config", "vspcd.yaml:3: lgo: there is no such key")
+            self._refuse(
+                connection, "config", "the old configuration stays:\nvspcd.yaml:3: lgo: there is no such key"
+            )
         else:
             self._agree(connection, "reloaded")
 

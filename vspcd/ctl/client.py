@@ -191,9 +191,14 @@ def _checked(data: bytes) -> Message:
     except PeerError as error:
         raise Failure(f"the daemon's answer was not understood: {error}", FAILED) from None
     if packet["type"] == "error":
-        text = visible(str(packet.get("message") or "the daemon refused without a reason"))
+        text = said(packet) or "the daemon refused without a reason"
         raise Failure(text, DAEMON_CODES.get(str(packet.get("code")), FAILED))
     return packet
+
+
+def said(packet: Message) -> str:
+    """The message of an answer for people, its control characters escaped but for line ends."""
+    return "\n".join(visible(line) for line in str(packet.get("message") or "").split("\n"))
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -13,8 +13,7 @@ from typing import NamedTuple, NoReturn, Optional
 
 from vspcd import __version__
 from vspcd.ctl.failure import EXIT_CODES, USAGE
-
-REPLAY_DEFAULT = 4096
+from vspcd.ctl.table import terminal_width
 
 
 class Command(NamedTuple):
@@ -24,6 +23,13 @@ class Command(NamedTuple):
     module: str
     function: str
     arguments: Callable[[argparse.ArgumentParser], None]
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Knows the terminal's width without the large module that argparse would import for it, even without --help."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=(terminal_width(1) or 100) - 2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -80,9 +86,8 @@ def _console(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay",
         type=_whole_number,
-        default=REPLAY_DEFAULT,
         metavar="BYTES",
-        help="how much of the latest output to show first (default %(default)s)",
+        help="how much of the latest output to show first (default: clients.replay of the configuration)",
     )
     parser.add_argument(
         "--linger",
@@ -123,20 +128,24 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
         prog="vspcctl",
         description="The operator's tool of vspcd: status, consoles, logs.",
         epilog=_epilog(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"vspcctl {__version__}")
     _where(parser, None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(
+        dest="command", metavar="COMMAND", required=True, parser_class=Parser, prog=parser.prog
+    )
     for name, command in COMMANDS.items():
         about = command.help[:1].upper() + command.help[1:] + "."
-        below = commands.add_parser(name, help=command.help, description=about, allow_abbrev=False)
+        below = commands.add_parser(
+            name, help=command.help, description=about, allow_abbrev=False, formatter_class=Formatter
+        )
         if name in words:
             command.arguments(below)
         _where(below, argparse.SUPPRESS)
     for name in HIDDEN.keys() & set(words):
-        _where(commands.add_parser(name), argparse.SUPPRESS)
+        _where(commands.add_parser(name, formatter_class=Formatter), argparse.SUPPRESS)
     return parser
 
 

@@ -11,7 +11,7 @@ from argparse import Namespace
 
 from vspcd.core.names import visible
 from vspcd.ctl import status
-from vspcd.ctl.client import Client, socket_path
+from vspcd.ctl.client import Client, said, socket_path
 from vspcd.ctl.failure import OK, Failure
 
 STOP_DEADLINE = 30.0
@@ -37,11 +37,13 @@ def list_names(arguments: Namespace) -> int:
         consoles = status.fetch(_path(arguments))["consoles"]
     except Failure as failure:
         return failure.exit_code
-    names = [status.shown_name(c) for c in consoles]
-    for name, console in zip(names, consoles):
-        plain = (
-            name != "-" and names.count(name) == 1 and visible(str(console.get("name"))) == console["name"]
-        )
+    seen: dict[str, int] = {}
+    for console in consoles:
+        name = status.shown_name(console)
+        seen[name] = seen.get(name, 0) + 1
+    for console in consoles:
+        name = status.shown_name(console)
+        plain = console.get("name") and visible(console["name"]) == console["name"] and seen[name] == 1
         sys.stdout.write((name if plain else str(console["id"])) + "\n")
     return OK
 
@@ -58,13 +60,13 @@ def stop(arguments: Namespace) -> int:
     """Asks the daemon to end, and waits until it has."""
     with Client(_path(arguments)) as client:
         answer = client.wait_for_end({"type": "stop"}, STOP_DEADLINE)
-    print(visible(str(answer[-1].get("message") or "stopped")))
+    print(said(answer[-1]) or "stopped")
     return OK
 
 
 def _tell(arguments: Namespace, request: dict[str, str]) -> int:
     with Client(_path(arguments)) as client:
-        print(visible(str(client.ask(request)[-1].get("message") or "done")))
+        print(said(client.ask(request)[-1]) or "done")
     return OK
 
 

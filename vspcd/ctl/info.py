@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from vspcd.core.names import visible
-from vspcd.ctl import table
+from vspcd.ctl import details, status, table
 from vspcd.ctl.client import Client
 from vspcd.ctl.failure import Failure
-from vspcd.ctl.status import shown_name
 
 
 def describe(path: str, console_id: str, seconds: float) -> list[str]:
@@ -33,14 +32,12 @@ def describe(path: str, console_id: str, seconds: float) -> list[str]:
 
 def _lines(console: dict[str, Any]) -> list[str]:
     clients = console.get("clients") or []
-    line = console.get("line") or {}
-    settings = ", ".join(f"{visible(str(k))} {visible(str(v))}" for k, v in line.items())
     return [
-        f"{shown_name(console)} ({console['id']})",
+        f"{status.shown_name(console)} ({console['id']})",
         f"{visible(str(console['state']))}, VM's host {visible(str(console.get('peer') or '-'))}, "
         f"port {console.get('port') or '-'}",
         f"VM sent {table.size(console.get('bytes_in'))}, was sent {table.size(console.get('bytes_out'))}"
-        + (f"; line: {settings}" if settings else ""),
+        f"; serial line {details.line_settings(console.get('line'))}",
         f"{len(clients)} clients: "
         + ", ".join(visible(f"{c.get('kind')} {c.get('mode')} from {c.get('from')}") for c in clients),
     ]

@@ -19,7 +19,7 @@ from vspcd.ctl.failure import DENIED, FAILED, NO_CONSOLE, NO_DAEMON, Failure
 from vspcd.ctl.status import Named
 
 QUERY_DEADLINE = 3.0
-SYSTEM_CONFIG = "/etc/vspc/vspcd.yaml"
+SYSTEM_CONFIG = "/etc/vspcd/vspcd.yaml"
 BY_NAME = "by-name"
 
 _STEM = re.compile(

@@ -243,8 +243,7 @@ class Session:
             else:
                 self._type(piece)
         if self._keys.pending and self._ended is None:
-            keys = f". detach  b break  s info  z suspend  ? help  {self._key} sends itself  Enter back"
-            self.notice(f"[vspcctl: {keys}]")
+            self.notice("[vspcctl: . detach  b break  s info  z suspend  ? help  Enter back]")
 
     def _type(self, data: bytes) -> None:
         if self._settings.read_only:

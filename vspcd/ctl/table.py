@@ -2,12 +2,13 @@
 
 Does: aligns columns; in too little room shortens or leaves out what matters least, then cuts cells.
 Owns: nothing.
-Never: prints; knows what a console is.
+Never: prints; knows what a console is; asks the clock.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
@@ -27,6 +28,14 @@ class Column(NamedTuple):
     right: bool = False
     short: int = 0
     """When not 0, cells may be cut to this width before any column is left out."""
+
+
+class Line(NamedTuple):
+    """A line for people; ``part`` is what of it has the colour, None for all."""
+
+    text: str
+    colour: Optional[str] = None
+    part: Optional[str] = None
 
 
 class Layout(NamedTuple):
@@ -78,11 +87,12 @@ def _cut(columns: Sequence[Column], kept: Sequence[int], widths: list[int], widt
 
 
 def _line(cells: Sequence[tuple[str, int, bool]]) -> str:
-    padded = [_pad(cut(text, width), width, right) for text, width, right in cells]
-    return GAP.join(padded).rstrip()
+    return GAP.join([_pad(cut(text, width), width, right) for text, width, right in cells]).rstrip()
 
 
 def _pad(text: str, width: int, right: bool) -> str:
+    if text.isascii():
+        return text.rjust(width) if right else text.ljust(width)
     space = " " * (width - display_width(text))
     return space + text if right else text + space
 
@@ -122,8 +132,22 @@ def colours_wanted(fd: int) -> bool:
     return os.isatty(fd) and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def painted(text: str, colour: str, wanted: bool) -> str:
-    return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if wanted and text else text
+def rendered(line: Line, width: Optional[int], colours: bool) -> str:
+    """The line as it is printed: wrapped to the width, and in its colour if colours are wanted."""
+    text = _wrapped(line.text, width)
+    if line.colour is None or not colours:
+        return text
+    begin, end = f"\x1b[{COLOURS[line.colour]}m", "\x1b[0m"
+    return text.replace(line.part, begin + line.part + end, 1) if line.part else begin + text + end
+
+
+def _wrapped(text: str, width: Optional[int]) -> str:
+    if width is None or display_width(text) <= width:
+        return text
+    import textwrap
+
+    indent = "    " if width > CELL_MINIMUM else ""
+    return "\n".join(textwrap.wrap(text, width, subsequent_indent=indent))
 
 
 def size(count: Optional[float]) -> str:
@@ -152,6 +176,18 @@ def age(seconds: Optional[float]) -> str:
     if days < 1:
         return f"{hours}h{minutes % 60:02}m"
     return f"{days}d{hours % 24:02}h"
+
+
+def moment(when: object, now: float) -> str:
+    """A Unix time both ways: how long ago, and when."""
+    if not isinstance(when, (int, float)):
+        return "-"
+    return f"{age(now - when)} ago ({time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(when))})"
+
+
+def words(key: str) -> str:
+    """A field's name as people read it."""
+    return key.replace("_", " ")
 
 
 def cpu_time(seconds: Optional[float]) -> str:

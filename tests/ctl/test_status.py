@@ -1,0 +1,214 @@
+"""vspcctl status and list, as people and programs see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from typing import Any, Callable
+
+import pytest
+
+from tests.ctl.conftest import UUIDS, Daemon, Terminal, command, console
+
+Daemons = Callable[..., Daemon]
+Terminals = Callable[..., Terminal]
+EVIL = "\x1b]0;owned\x07\u202e"
+
+
+def seen(daemon: Daemon, terminals: Terminals, width: int, *words: str, **env: str) -> str:
+    terminal = terminals(*command("--root", str(daemon.root), "status", *words), width=width, **env)
+    assert terminal.wait() == 0
+    return terminal.output.decode().replace("\r\n", "\n")
+
+
+def test_the_daemons_health_is_told(web01: Daemon) -> None:
+    shown = web01.ctl("status").stdout
+    assert "vspcd 0.1.0, up 2h05m, pid 4711" in shown
+    assert "Proxy listens on: 127.0.0.1:41000" in shown
+    assert "Consoles: 1 (1 connected, 0 waiting), clients: 0" in shown
+    assert "connections 12" in shown
+
+
+def test_the_table_tells_all_of_a_console(web01: Daemon) -> None:
+    row = web01.ctl("status").stdout.splitlines()[-1].split()
+    assert row[:6] == ["web01", UUIDS[1], "connected", "1m", "10.1.2.3:55555", "50001"]
+    assert row[6:10] == ["0", "1.2M", "89", str(os.getpid())]
+
+
+def test_refused_vms_are_told_with_reason_and_time(daemons: Daemons) -> None:
+    refused = {"peer": "10.9.9.9:1", "reason": "blank VC UUID", "when": time.time() - 130}
+    shown = daemons(refused=[refused]).ctl("status").stdout
+    assert re.search(r"10\.9\.9\.9:1 2m ago \(.*\): blank VC UUID", shown)
+
+
+def test_many_refused_vms_do_not_flood_the_screen(daemons: Daemons) -> None:
+    refused = [{"peer": f"10.0.0.{n}:1", "reason": "no", "when": n} for n in range(50)]
+    shown = daemons(refused=refused).ctl("status").stdout
+    assert shown.count("10.0.0.") == 5
+    assert "10.0.0.49" in shown
+    assert "45 before" in shown
+
+
+def test_a_daemon_of_another_version_is_pointed_out(daemons: Daemons) -> None:
+    assert "This vspcctl is of version 0.1.0." in daemons(version="0.0.9").ctl("status").stdout
+
+
+def test_bytes_that_were_not_logged_are_pointed_out(daemons: Daemons) -> None:
+    shown = daemons(console(1, "web01", not_logged=5000)).ctl("status").stdout
+    assert "Bytes not logged on 1 consoles: web01 (4.9K)" in shown
+
+
+def test_without_consoles_there_is_a_sentence(daemons: Daemons) -> None:
+    assert "No VM has connected yet." in daemons().ctl("status").stdout
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal(daemons: Daemons, terminals: Terminals, width: int) -> None:
+    refused = [{"peer": "10.0.0.1:1", "reason": "a long reason " * 10, "when": 1}]
+    daemon = daemons(console(1, "web01"), console(2, "database-with-a-long-name"), refused=refused)
+    lines = seen(daemon, terminals, width, NO_COLOR="1").split("\n")
+    assert [line for line in lines if len(line) > width] == []
+    assert any(line.startswith("web01") for line in lines)
+
+
+def test_a_narrow_terminal_keeps_what_matters(web01: Daemon, terminals: Terminals) -> None:
+    shown = seen(web01, terminals, 60, NO_COLOR="1")
+    assert re.search(r"web01 .* connected .* 50001", shown)
+    assert "Not everything fits" in shown
+
+
+def test_a_wide_terminal_shows_every_column(web01: Daemon, terminals: Terminals) -> None:
+    assert "Not everything fits" not in seen(web01, terminals, 200, NO_COLOR="1")
+
+
+def test_a_terminal_gets_colours(web01: Daemon, terminals: Terminals) -> None:
+    assert "\x1b[32mconnected\x1b[0m" in seen(web01, terminals, 80)
+
+
+@pytest.mark.parametrize("setting", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_colours_can_be_declined(web01: Daemon, terminals: Terminals, setting: dict[str, str]) -> None:
+    assert "\x1b" not in seen(web01, terminals, 80, **setting)
+
+
+def test_a_pipe_gets_no_colours(web01: Daemon) -> None:
+    assert "\x1b" not in web01.ctl("status").stdout
+
+
+@pytest.mark.parametrize("words", [["status"], ["list"], ["status", UUIDS[1]]])
+def test_what_a_vm_chose_is_shown_escaped(daemons: Daemons, words: list[str]) -> None:
+    shown = daemons(console(1, EVIL, peer=EVIL), refused=[{"peer": EVIL, "reason": EVIL, "when": 1}]).ctl(
+        *words
+    )
+    assert not set(EVIL) & set("\x1b\x07\u202e") & set(shown.stdout)
+    assert r"\x1b]0;owned\x07\u202e" in shown.stdout
+
+
+def test_a_name_that_the_locale_cannot_show_is_no_error(daemons: Daemons) -> None:
+    done = daemons(console(1, "größe")).ctl(
+        "status", LANG="C", LC_ALL="C", PYTHONCOERCECLOCALE="0", PYTHONUTF8="0"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_console_is_told_in_full(daemons: Daemons) -> None:
+    client = {
+        "id": 7,
+        "kind": "telnet",
+        "from": "10.0.0.9:4",
+        "mode": "rw",
+        "lag": 12,
+        "since": time.time() - 5,
+    }
+    line = {
+        "baud": 9600,
+        "data_size": 8,
+        "parity": "none",
+        "stop_size": "1",
+        "flow": "none",
+        "break_on": False,
+    }
+    shown = (
+        daemons(console(1, "web01", clients=[client], line=line), console(2, "db"))
+        .ctl("status", "web01")
+        .stdout
+    )
+    assert re.search(r"Serial line: +9600 8N1\n", shown)
+    assert re.search(r"7 +telnet +10\.0\.0\.9:4 +rw +5s +12", shown)
+    assert f"/run/vspc/{UUIDS[1]}.sock" in shown
+    assert "db" not in shown
+
+
+def test_status_of_an_unknown_console_fails_with_a_suggestion(web01: Daemon) -> None:
+    done = web01.ctl("status", "web1")
+    assert (done.returncode, done.stderr) == (3, "vspcctl: no console is named web1; did you mean web01?\n")
+
+
+def as_json(daemon: Daemon, *words: str) -> Any:
+    return json.loads(daemon.ctl("status", "--json", *words).stdout)
+
+
+def test_json_is_one_object_with_all_fields(daemons: Daemons) -> None:
+    refused = [{"peer": "10.9.9.9:1", "reason": "blank VC UUID", "when": 1795214000.5}]
+    status = as_json(daemons(console(1, "web01"), refused=refused))
+    assert set(status) == {"version", "pid", "uptime", "listeners", "totals", "consoles", "refused"}
+    assert set(console(1, "web01")) == set(status["consoles"][0])
+    assert status["refused"] == refused
+
+
+def test_json_has_all_of_a_thousand_consoles(daemons: Daemons) -> None:
+    status = as_json(daemons(*(console(n, f"vm{n}") for n in range(1000))))
+    assert [c["name"] for c in status["consoles"]] == [f"vm{n}" for n in range(1000)]
+
+
+def test_json_has_names_as_they_are(daemons: Daemons) -> None:
+    assert as_json(daemons(console(1, EVIL)))["consoles"][0]["name"] == EVIL
+
+
+def test_json_tells_a_workers_memory_and_processor_time(web01: Daemon) -> None:
+    worker = as_json(web01)["consoles"][0]["worker"]
+    assert worker["pid"] == os.getpid()
+    assert worker["uss"] > 1 << 20
+    assert worker["cpu"] > 0
+
+
+def test_json_has_null_for_a_worker_that_is_gone(daemons: Daemons) -> None:
+    worker = as_json(daemons(console(1, "web01", worker={"pid": 0x3FFFFFFF, "uss": None, "cpu": None})))
+    assert worker["consoles"][0]["worker"] == {"pid": 0x3FFFFFFF, "uss": None, "cpu": None}
+
+
+def test_json_has_nulls_without_a_worker(daemons: Daemons) -> None:
+    found = as_json(daemons(console(1, "web01", worker=None)))["consoles"][0]["worker"]
+    assert found == {"pid": None, "uss": None, "cpu": None}
+
+
+def test_json_of_one_console_has_that_alone(daemons: Daemons) -> None:
+    status = as_json(daemons(console(1, "web01"), console(2, "db")), "db")
+    assert [c["name"] for c in status["consoles"]] == ["db"]
+
+
+def test_the_memory_of_very_many_workers_is_measured_on_request(daemons: Daemons) -> None:
+    daemon = daemons(*(console(n, f"vm{n}") for n in range(51)))
+    assert {c["worker"]["uss"] for c in as_json(daemon)["consoles"]} == {None}
+    assert all(c["worker"]["uss"] for c in as_json(daemon, "--memory")["consoles"])
+
+
+def test_list_has_a_line_per_console_for_scripts(daemons: Daemons) -> None:
+    daemon = daemons(
+        console(2, "web02", state="waiting", port=None), console(1, "web01"), console(3, None, label="com2")
+    )
+    assert daemon.ctl("list").stdout.splitlines() == [
+        f"-.com2\t{UUIDS[3]}.com2\tconnected\t50003",
+        f"web01\t{UUIDS[1]}\tconnected\t50001",
+        f"web02\t{UUIDS[2]}\twaiting\t-",
+    ]
+
+
+def test_a_reader_that_wants_no_more_is_no_error(daemons: Daemons, terminals: Terminals) -> None:
+    daemon = daemons(*(console(n, "x" * 200 + str(n)) for n in range(1000)))
+    line = " ".join(command("--root", str(daemon.root), "list"))
+    terminal = terminals("/bin/bash", "-c", f"{line} | head -1; echo code=${{PIPESTATUS[0]}}", width=250)
+    assert terminal.wait() == 0
+    assert b"Traceback" not in terminal.output
+    assert b"code=141" in terminal.output

@@ -1,0 +1,134 @@
+"""What vspcctl status shows of everything: the daemon's health, the VMs that it refused, the table of consoles.
+
+Owns: the columns, and which of them go first on a narrow terminal.
+Never: shows a VM's words unescaped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from vspcd import __version__
+from vspcd.core.names import visible
+from vspcd.ctl import table
+from vspcd.ctl.status import MEASURED_LIMIT, Record, shown_name
+from vspcd.ctl.table import Line
+
+REFUSED_SHOWN = 5
+UNLOGGED_SHOWN = 5
+
+COLUMNS = (
+    table.Column("NAME"),
+    table.Column("UUID", 5, short=9),
+    table.Column("STATE"),
+    table.Column("SINCE", 3, right=True),
+    table.Column("PEER", 6),
+    table.Column("PORT", right=True),
+    table.Column("CLIENTS", 1, right=True),
+    table.Column("IN", 2, right=True),
+    table.Column("OUT", 4, right=True),
+    table.Column("PID", 7, right=True),
+    table.Column("MEM", 8, right=True),
+    table.Column("CPU", 9, right=True),
+)
+TOLD_TOTALS = frozenset({"consoles", "connected", "waiting", "clients"})
+STATE_COLOURS = {"connected": "green", "waiting": "yellow"}
+
+
+def lines(status: Record, width: Optional[int]) -> Iterator[Line]:
+    """All lines; the table is fitted into ``width``, if there is one."""
+    now = time.time()
+    yield from _health(status)
+    yield from _unlogged(status["consoles"])
+    yield from _refused(status["refused"], now)
+    yield Line("")
+    if status["consoles"]:
+        yield from _consoles(status["consoles"], width, now)
+    else:
+        yield Line("No VM has connected yet.")
+
+
+def _health(status: Record) -> Iterator[Line]:
+    version, consoles = visible(str(status.get("version"))), status["consoles"]
+    yield Line(f"vspcd {version}, up {table.age(status.get('uptime'))}, pid {status.get('pid')}")
+    if version != __version__:
+        yield Line(f"This vspcctl is of version {__version__}.", "yellow")
+    if status.get("root"):
+        yield Line(f"Root: {visible(str(status['root']))}")
+    for kind, addresses in (status.get("listeners") or {}).items():
+        shown = visible(", ".join(map(str, addresses)))
+        yield Line(f"{visible(kind).capitalize()} listens on: {shown or 'nothing'}", None if shown else "red")
+    connected = sum(console["state"] == "connected" for console in consoles)
+    clients = sum(len(console.get("clients") or ()) for console in consoles)
+    counts = f"{connected} connected, {len(consoles) - connected} waiting"
+    yield Line(f"Consoles: {len(consoles)} ({counts}), clients: {clients}")
+    yield from _totals(status.get("totals") or {})
+
+
+def _totals(totals: Record) -> Iterator[Line]:
+    """The figures that are not told otherwise."""
+    numbers = {key: value for key, value in totals.items() if isinstance(value, (int, float))}
+    told = [f"{table.words(visible(k))} {_total(k, v)}" for k, v in numbers.items() if k not in TOLD_TOTALS]
+    if told:
+        yield Line("Totals: " + ", ".join(told))
+
+
+def _total(key: str, value: float) -> str:
+    return table.size(value) if key.startswith("bytes") else f"{value:.10g}"
+
+
+def _unlogged(consoles: list[Record]) -> Iterator[Line]:
+    """Which consoles have lost bytes of their log."""
+    lossy = [f"{shown_name(c)} ({table.size(c['not_logged'])})" for c in consoles if c.get("not_logged")]
+    if lossy:
+        names = ", ".join(lossy[:UNLOGGED_SHOWN]) + (", …" if len(lossy) > UNLOGGED_SHOWN else "")
+        yield Line(f"Bytes not logged on {len(lossy)} consoles: {names}", "red")
+
+
+def _refused(refused: list[Record], now: float) -> Iterator[Line]:
+    if not refused:
+        return
+    yield Line(f"Refused VMs: {len(refused)}", "red")
+    latest = sorted(refused, key=lambda one: _order(one.get("when")), reverse=True)
+    for one in latest[:REFUSED_SHOWN]:
+        who, why = visible(str(one.get("peer"))), visible(str(one.get("reason")))
+        yield Line(f"  {who} {table.moment(one.get('when'), now)}: {why}")
+    if len(refused) > REFUSED_SHOWN:
+        yield Line(f"  and {len(refused) - REFUSED_SHOWN} before (all of them: --json)")
+
+
+def _order(when: Any) -> float:
+    return float(when) if isinstance(when, (int, float)) else 0.0
+
+
+def _consoles(consoles: list[Record], width: Optional[int], now: float) -> Iterator[Line]:
+    ordered = sorted(consoles, key=lambda c: (not c.get("name"), c.get("name") or "", c["id"]))
+    layout = table.lay_out(COLUMNS, [_row(console, now) for console in ordered], width)
+    yield Line(layout.lines[0], "bold")
+    for console, line in zip(ordered, layout.lines[1:]):
+        state = str(console["state"])
+        yield Line(line, STATE_COLOURS.get(state), part=state)
+    if not layout.complete:
+        yield Line("Not everything fits; see vspcctl status NAME, or --json.", "dim")
+    if len(consoles) > MEASURED_LIMIT and all(console["worker"]["uss"] is None for console in consoles):
+        yield Line("The memory of so many workers is measured with --memory.", "dim")
+
+
+def _row(console: Record, now: float) -> tuple[str, ...]:
+    worker, since = console.get("worker") or {}, console.get("since")
+    return (
+        shown_name(console),
+        console["uuid"] + (f".{visible(console['label'])}" if console.get("label") else ""),
+        visible(str(console["state"])),
+        table.age(now - since) if since else "-",
+        visible(str(console.get("peer") or "-")),
+        str(console.get("port") or "-"),
+        str(len(console.get("clients") or ())),
+        table.size(console.get("bytes_in")),
+        table.size(console.get("bytes_out")),
+        str(worker.get("pid") or "-"),
+        table.size(worker.get("uss")),
+        table.cpu_time(worker.get("cpu")),
+    )
