@@ -282,8 +282,9 @@ def test_a_serial_socket_that_comes_later_is_opened(tmp_path: Path, monkeypatch:
         path = tmp_path / "serial"
         async with running(partial(Connected, address=f"unix:{path}")) as guest:
             await asyncio.sleep(0.05)
-            async with await asyncio.start_unix_server(greet, path):
-                assert await said(guest, 5) == b"hello"
+            server = await asyncio.start_unix_server(greet, path)
+            assert await said(guest, 5) == b"hello"
+            server.close()
 
     in_loop(story())
 

@@ -21,9 +21,11 @@ For tests, inside a running event loop:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import uuid
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Callable, NamedTuple, Optional
@@ -100,11 +102,11 @@ class SerialPort:
         self.accepted = 0
         self.refused = 0
         self.misplaced = 0
-        self.moving = asyncio.Lock()
         self._uri = host.service if label is None else f"{host.service}?port={label}"
         self._log = log
         self._changed: set[asyncio.Future[None]] = set()
         self._connections: set[Connection] = set()
+        self._moving = False
         self._past_sent = 0
         self._past_received = 0
 
@@ -187,6 +189,17 @@ class SerialPort:
         self.report(f"dialled {self.host.proxy[0]}:{self.host.proxy[1]} from {connection.local}")
         return connection
 
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Whoever may put another connection in the place of this one, one at a time."""
+        await self.until(lambda: not self._moving)
+        self._moving = True
+        try:
+            yield
+        finally:
+            self._moving = False
+            self.notify()
+
     def on_event(self, connection: Connection, event: vm.Event) -> None:
         """Tell and count what a connection's machine heard."""
         _TELL.get(type(event), SerialPort._nothing)(self, connection, event)
@@ -219,10 +232,9 @@ class SerialPort:
         while (connection := self.connection) is not None:
             reason = await self._ended(connection)
             self.report(f"closed: {reason}")
-            async with self.moving:
+            async with self.alone():
                 if self.connection is connection:
                     self.connection = None
-            self.notify()
 
     async def _part(self) -> None:
         """Let every connection send its last bytes, and end it."""

@@ -160,7 +160,7 @@ async def move(
     concentrator or the network does.
     """
     clock = asyncio.get_running_loop().time
-    async with port.moving:
+    async with port.alone():
         started, source = clock(), port.connection
         if source is None or not port.open:
             return Outcome(variant, FAILED, "the port is not connected", None, 0.0)
