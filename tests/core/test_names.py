@@ -84,6 +84,11 @@ def test_a_name_goes_before_the_beginning_of_another() -> None:
         ("0", [WEB, DB], [WEB, DB]),
         ("same", [console(UUID, "same"), console(NAMELESS.uuid, "same")], [console(UUID, "same"), NAMELESS]),
         (
+            "two",
+            [console(UUID, "two"), console(NAMELESS.uuid, "two", "a")],
+            [console(UUID, "two"), console(NAMELESS.uuid, "two", "a")],
+        ),
+        (
             "r",
             [console(UUID, "r", "a"), console(UUID, "r", "b")],
             [console(UUID, "r", "a"), console(UUID, "r", "b")],
@@ -105,13 +110,23 @@ def test_list_of_candidates_is_bounded() -> None:
         names.resolve("vm", many)
 
 
+def test_list_of_candidates_names_ten() -> None:
+    many = [console(f"{number:08x}-0000-0000-0000-000000000000", f"vm{number}") for number in range(50)]
+    with pytest.raises(Ambiguous) as raised:
+        names.resolve("vm", many)
+    assert sum(candidate.id in str(raised.value) for candidate in many) == 10
+    assert len(raised.value.candidates) == 50
+
+
 def test_unknown_name_suggests_a_near_one() -> None:
     with pytest.raises(NotFound, match=r"^no console is named web1; did you mean web01\?$") as raised:
         names.resolve("web1", ALL)
     assert raised.value.suggestions == ["web01"]
 
 
-@pytest.mark.parametrize("query", ["eb00001.example.org", "web00001.example.og", "web00001.example.ogr"])
+@pytest.mark.parametrize(
+    "query", ["eb00001.example.org", "zeb00001.example.org", "web00001.example.og", "web00001.example.ogr"]
+)
 def test_near_name_is_found_among_thousands(query: str) -> None:
     many = [console(f"{n:08x}-0000-0000-0000-000000000000", f"web{n:05}.example.org") for n in range(5000)]
     with pytest.raises(NotFound) as raised:

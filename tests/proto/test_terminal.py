@@ -191,6 +191,16 @@ def test_a_lf_after_the_change_to_binary_is_kept() -> None:
     assert hear(terminal, b"\r\xff\xfb\0\n") == [b"\r", b"\n"]
 
 
+def test_a_lf_after_a_while_of_binary_is_kept() -> None:
+    assert hear(negotiated(False), b"\r\xff\xfb\0x\xff\xfc\0\n") == [b"\r", b"x", b"\n"]
+
+
+def test_enter_cut_in_two_by_a_move_to_another_process_is_one_cr() -> None:
+    terminal = negotiated(False)
+    assert hear(terminal, b"\r") == [b"\r"]
+    assert hear(Terminal.restore(through_json(terminal.snapshot())), b"\nx") == [b"x"]
+
+
 def _driven(stream: bytes, where: list[int], move_at: int) -> tuple[list[Input], bytes, object]:
     """Everything that came of the stream, with the terminal moved once to another process."""
     terminal, tail = Terminal(), b""

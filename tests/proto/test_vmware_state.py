@@ -35,6 +35,27 @@ def _driven(
     return events, output, session.snapshot()
 
 
+UUID = vmware.uuid_payload("0123456789abcdeffedcba9800000000")
+# Everything at least twice: what must happen once must stay once in the other process.
+STORY = 2 * (
+    hx("FFFB25 FFFD00 FFFD03 FFFD01 FFFB00 FFFB03 FFFBE8")
+    + vmware.frame(0, vmware.known_codes(True))
+    + vmware.frame(70, b"SvSPC.py?port=gdb")
+    + vmware.frame(80, UUID)
+    + vmware.frame(82, b"web01")
+    + hx("FFFB2C FFFA2C0100002580FFF0 FFFA2C0505FFF0")
+    + vmware.frame(84, UUID)
+    + vmware.frame(86, UUID)
+    + vmware.frame(44, b"pair")
+    + hx("FFFC00 FFFC03 FFFCE8")
+)
+
+
+@pytest.mark.parametrize("move_at", range(len(telnet.tokens(STORY))))
+def test_a_whole_story_goes_on_identically_after_a_move_at_any_token(move_at: int) -> None:
+    assert _driven(Session(), STORY, [], move_at) == _driven(Session(), STORY, [], -1)
+
+
 vm_streams = st.lists(telnet_streams | line_messages, max_size=4).map(b"".join)
 
 
