@@ -16,6 +16,7 @@ from vspcd.core.address import allowed, host_of
 from vspcd.unix.logline import Log
 
 REMEMBERED = 200
+REASON_LIMIT = 400  # characters; a reason can quote what the VM sent
 
 
 class Admission:
@@ -56,6 +57,7 @@ class Admission:
 
     def refused(self, peer: str, reason: str) -> None:
         """Remember a refusal and log it. The same one from the same host only counts on, so a storm fills nothing."""
+        reason = reason if len(reason) <= REASON_LIMIT else f"{reason[:REASON_LIMIT]}..."
         key = (host_of(peer), reason)
         record = self._refused.pop(key, None) or {"peer": peer, "reason": reason, "when": 0.0, "count": 0}
         record["peer"] = peer

@@ -18,12 +18,12 @@ from vspcd.config_schema import Config
 from vspcd.portmap.ports import Ports, PortsExhausted, PortTaken
 from vspcd.table import Console
 from vspcd.unix import listen
+from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import READ, Loop
+from vspcd.unix.loop import Loop
 
 OnClient = Callable[[Console, str, socket.socket, str], None]
 
-PAUSE = 0.5
 ATTEMPTS = 100
 TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
 
@@ -59,6 +59,7 @@ class ConsoleListeners:
                 console.tcp = listen.tcp(self.config.ports.address, wanted)
                 break
             except PortsExhausted as error:
+                self.ports.retry_busy()  # by the next time, some of them may be free
                 self._log.error("no-port", console=console.id, reason=str(error))
                 return
             except OSError as error:
@@ -89,8 +90,8 @@ class ConsoleListeners:
         """Accept clients on the console's socket and port."""
         if console.unix is None:
             self._open_unix(console)
-        if console.tcp is not None and not self._loop.watches(console.tcp.fileno()):
-            self._watch(console, console.tcp, "telnet")
+        if console.tcp is not None and len(console.acceptors) < 2:
+            console.acceptors.append(self._accept(console, "telnet", console.tcp))
 
     def _open_unix(self, console: Console) -> None:
         settings = self.config.sockets
@@ -101,32 +102,15 @@ class ConsoleListeners:
         except (OSError, KeyError) as error:
             self._log.error("no-socket", console=console.id, reason=str(error))
         else:
-            self._watch(console, console.unix, "raw")
+            console.acceptors.append(self._accept(console, "raw", console.unix))
 
-    def _watch(self, console: Console, listener: socket.socket, kind: str) -> None:
-        self._loop.watch(
-            listener.fileno(), READ, lambda _events: self._accept(console, kind, listener), last=True
-        )
+    def _accept(self, console: Console, kind: str, listener: socket.socket) -> Acceptor:
+        def take(sock: socket.socket, peer: str) -> None:
+            if kind == "telnet":
+                listen.keep_alive(sock)
+            self._on_client(console, kind, sock, peer or unix_origin(sock))
 
-    def _accept(self, console: Console, kind: str, listener: socket.socket) -> None:
-        try:
-            for sock, peer in listen.accept(listener):
-                if kind == "telnet":
-                    listen.keep_alive(sock)
-                self._on_client(console, kind, sock, peer or unix_origin(sock))
-        except OSError as error:
-            self._log.error("cannot-accept", console=console.id, reason=os.strerror(error.errno or 0))
-            self._pause(console, kind, listener)
-
-    def _pause(self, console: Console, kind: str, listener: socket.socket) -> None:
-        """Out of descriptors: the connections wait in the queue, and the loop must not spin on them."""
-        self._loop.forget(listener.fileno())
-
-        def again() -> None:
-            if listener.fileno() >= 0:
-                self._watch(console, listener, kind)
-
-        self._loop.call_later(PAUSE, again)
+        return Acceptor(self._loop, self._log, f"{kind} of {console.id}", listener, take)
 
     def apply_modes(self, console: Console) -> None:
         """Give the console's socket the configured mode and group."""
@@ -141,10 +125,11 @@ class ConsoleListeners:
 
     def close(self, console: Console) -> None:
         """Nobody can come any more."""
-        for listener in (console.tcp, console.unix):
-            if listener is not None:
-                self._loop.forget(listener.fileno())
-                listener.close()
+        for acceptor in console.acceptors:
+            acceptor.close()
+        console.acceptors.clear()
+        if console.tcp is not None:
+            console.tcp.close()
         if console.unix is not None:
             listen.remove(self._directory, f"{console.id}.sock")
         console.tcp = console.unix = None

@@ -28,14 +28,14 @@ from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.requests import Requests
 from vspcd.spawn import Nursery
-from vspcd.supervisor import NoRoom, Supervisor
+from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Table, console_of
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
+from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import READ, Loop
+from vspcd.unix.loop import Loop
 
-PAUSE = 0.5
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 NOT_YET = b"vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
@@ -56,6 +56,7 @@ class Master:
         self._stopping = False
         self._failure: Optional[str] = None
         self._listening: dict[str, list[socket.socket]] = {"proxy": [], "admin": []}
+        self._acceptors: list[Acceptor] = []
         self._reload_set = False
         self._notifier = sdnotify.SystemdNotifier()
         self._directory = self._prepare_directories()
@@ -137,10 +138,9 @@ class Master:
             if console.port != port:
                 self.supervisor.keeper.put(console.entry())
         self._open_tools()
-        for sock in self._listening["proxy"]:
-            self._watch_proxy(sock)
-        for sock in self._listening["admin"]:
-            self._watch_admin(sock)
+        for name, take in (("proxy", self._vm_came), ("admin", self._admin_came)):
+            for sock in self._listening[name]:
+                self._acceptors.append(Acceptor(self.loop, self.log, name, sock, take))
         self._expire()
         self._ready(len(consoles))
 
@@ -174,31 +174,17 @@ class Master:
 
     # Connections.
 
-    def _watch_proxy(self, sock: socket.socket) -> None:
-        self.loop.watch(sock.fileno(), READ, lambda _events: self._accept_vms(sock), last=True)
+    def _vm_came(self, sock: socket.socket, peer: str) -> None:
+        listen.keep_alive(sock)
+        self.supervisor.vm_connected(sock, peer)
 
-    def _watch_admin(self, sock: socket.socket) -> None:
-        self.loop.watch(sock.fileno(), READ, lambda _events: self._admin(sock), last=True)
-
-    def _accept_vms(self, listener: socket.socket) -> None:
+    def _admin_came(self, sock: socket.socket, peer: str) -> None:
+        self.log.warning("admin-not-served", peer=peer)
         try:
-            for sock, peer in listen.accept(listener):
-                listen.keep_alive(sock)
-                self.supervisor.vm_connected(sock, peer)
-        except (OSError, NoRoom) as error:
-            self.log.error("accept-paused", listener="proxy", reason=str(error))
-            self.loop.forget(listener.fileno())
-            self.loop.call_later(PAUSE, lambda: self._resume_proxy(listener))
-
-    def _resume_proxy(self, listener: socket.socket) -> None:
-        if not self._stopping:
-            self._watch_proxy(listener)
-
-    def _admin(self, listener: socket.socket) -> None:
-        for sock, peer in listen.accept(listener):
-            self.log.warning("admin-not-served", peer=peer)
             sock.send(NOT_YET)
-            sock.close()
+        except OSError:
+            pass  # it has gone already
+        sock.close()
 
     def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
         self.supervisor.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
@@ -266,10 +252,8 @@ class Master:
             return
         self._stopping = True
         self.log.info("stopping", reason=reason)
-        for socks in self._listening.values():
-            for sock in socks:
-                self.loop.forget(sock.fileno())
-                sock.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         for console in self.table.consoles.values():
             self.listeners.close(console)
             if console.leg is not None:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Optional
 
 from vspcd.portmap.base import Backend, Entry
 from vspcd.proto import control
-from vspcd.proto.control import Message
+from vspcd.proto.control import Message, packed
 from vspcd.proto.errors import PeerError
 from vspcd.spawn import Nursery
 from vspcd.unix import process
@@ -21,7 +21,6 @@ from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
-BATCH = 100
 COLLECT_FOR = 0.005
 RESTART_AFTER = 1.0
 RETRY_AFTER = 5.0
@@ -46,35 +45,42 @@ class PortKeeper:
         self._open_map = open_map
         self._on_loaded: Optional[Callable[[Sequence[Entry]], None]] = on_loaded
         self._entries: list[Entry] = []
-        self._new: list[Change] = []
+        self._new: dict[str, Change] = {}
         self._callbacks: list[Callable[[], None]] = []
         self._batches: dict[int, tuple[list[Change], list[Callable[[], None]]]] = {}
         self._number = 0
         self._timer_set = False
+        self._failing = False
         self._stopping = False
         self.pid = 0
         self._channel: Optional[Channel] = None
         self._start()
 
     def _start(self) -> None:
-        self.pid, sock = self._nursery.keeper(self._open_map)
+        try:
+            self.pid, sock = self._nursery.keeper(self._open_map)
+        except OSError as error:
+            self._log.error("no-keeper", reason=str(error), again_in=RESTART_AFTER)
+            self._loop.call_later(RESTART_AFTER, self._start)
+            return
         self._channel = Channel(sock)
         self._channel.serve(self._loop, self._received, self._closed)
         if self._on_loaded is not None:
             self._channel.send({"type": "load"})
-        for number in sorted(self._batches):
-            self._send(number)
+        self._send_all()
 
     def put(self, entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
         """Remember the console; ``kept`` is called when that is durable."""
-        self._change({"put": vars(entry)}, kept)
+        self._change(entry.console, {"put": vars(entry)}, kept)
 
     def forget(self, console: str, kept: Optional[Callable[[], None]] = None) -> None:
         """Forget the console."""
-        self._change({"forget": console}, kept)
+        self._change(console, {"forget": console}, kept)
 
-    def _change(self, change: Change, kept: Optional[Callable[[], None]]) -> None:
-        self._new.append(change)
+    def _change(self, console: str, change: Change, kept: Optional[Callable[[], None]]) -> None:
+        # Only the last word about a console counts; in its place, so that ports can be handed on in order.
+        self._new.pop(console, None)
+        self._new[console] = change
         if kept is not None:
             self._callbacks.append(kept)
         if not self._timer_set:
@@ -85,20 +91,27 @@ class PortKeeper:
         """Send what has been collected."""
         self._timer_set = False
         callbacks, self._callbacks = self._callbacks, []
-        changes, self._new = self._new, []
-        for at in range(0, len(changes), BATCH):
+        changes, self._new = self._new, {}
+        for batch in packed(changes.values()):
             self._number += 1
-            last = at + BATCH >= len(changes)
-            self._batches[self._number] = (changes[at : at + BATCH], callbacks if last else [])
+            self._batches[self._number] = (batch, [])
             self._send(self._number)
+        if changes:
+            self._batches[self._number][1].extend(callbacks)
 
     def _send(self, number: int) -> None:
-        if self._channel is not None and number in self._batches:
+        if self._channel is not None and not self._failing:
             changes = self._batches[number][0]
             try:
                 self._channel.send({"type": "changes", "number": number, "changes": changes})
             except ChannelClosed:
                 pass  # the next keeper is told
+
+    def _send_all(self) -> None:
+        """Tell again, in order, what has not been acknowledged."""
+        self._failing = False
+        for number in sorted(self._batches):
+            self._send(number)
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.KEEPER, control.OWNER, len(fds))
@@ -110,8 +123,14 @@ class PortKeeper:
             for callback in self._batches.pop(message["number"], ([], []))[1]:
                 callback()
         else:
-            self._log.error("port-map-not-written", reason=message["reason"])
-            self._loop.call_later(RETRY_AFTER, lambda: self._send(message["number"]))
+            self._failed(message["reason"])
+
+    def _failed(self, reason: str) -> None:
+        """The disk refuses. Later changes wait behind this one, so that the last word stays the last."""
+        if not self._failing:
+            self._failing = True
+            self._log.error("port-map-not-written", reason=reason, again_in=RETRY_AFTER)
+            self._loop.call_later(RETRY_AFTER, self._send_all)
 
     def _loaded(self, notes: Sequence[str]) -> None:
         for note in notes:
@@ -125,11 +144,12 @@ class PortKeeper:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if not self._stopping:
+        if not self._stopping and self.pid:
             process.kill(self.pid)
 
     def died(self, how: str) -> bool:
         """The keeper has died. False: before the map was loaded, so that the daemon cannot start."""
+        self.pid = 0
         if self._stopping:
             return True
         self._entries = []

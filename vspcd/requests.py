@@ -16,14 +16,15 @@ from typing import Any, Callable, Optional
 import vspcd
 from vspcd.config import ConfigError
 from vspcd.core.names import Ambiguous, NotFound, resolve
-from vspcd.proto.control import Message
+from vspcd.proto.control import QUOTED, Message, packed
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console
 from vspcd.toolserver import Answer, Refusal
 from vspcd.unix.page import HEAD, NOT_LOGGED
 
-CONSOLES_PER_PACKET = 20
+CONSOLES_AT_ONCE = 20
+QUERY_LIMIT = 400  # characters; names have 256 at most
 
 
 class Requests:
@@ -52,6 +53,8 @@ class Requests:
         }
 
     def _find(self, query: str) -> Console:
+        if len(query) > QUERY_LIMIT:
+            raise Refusal("bad-request", f"no console has a name of {len(query)} characters")
         try:
             return resolve(query, self._supervisor.table.consoles.values())
         except NotFound as error:
@@ -65,10 +68,12 @@ class Requests:
         table = self._supervisor.table
         chosen = list(table.consoles.values()) if wanted is None else [self._find(wanted)]
         yield self._daemon(), []
-        for packet in _packets(chosen):
-            consoles = [self._described(console) for console in packet]
-            yield {"type": "consoles", "consoles": consoles}, []
-        yield {"type": "refused", "refused": self._supervisor.admission.refusals(), "end": True}, []
+        for some in _batches(chosen):
+            for consoles in packed(self._described(console) for console in some):
+                yield {"type": "consoles", "consoles": consoles}, []
+        for refused in packed(self._supervisor.admission.refusals()):
+            yield {"type": "refused", "refused": refused}, []
+        yield {"type": "done", "end": True}, []
 
     def _daemon(self) -> dict[str, Any]:
         table = self._supervisor.table
@@ -119,13 +124,16 @@ class Requests:
         """One end of a fresh socket pair goes to the console's worker, the other to the tool."""
         mode = message["mode"] or "rw"
         if mode not in ("rw", "ro"):
-            raise Refusal("bad-request", f"the mode is rw or ro, not {mode!r}")
+            raise Refusal("bad-request", f"the mode is rw or ro, not {mode[:QUOTED]!r}")
         console = self._find(message["console"])
         config = self._supervisor.config
         replay = config.clients.replay if message["replay"] is None else message["replay"]
         if replay < 0:
             raise Refusal("bad-request", f"replay is a number of bytes, not {replay}")
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise Refusal("busy", f"no socket for another client: {error.strerror}") from None
         objection = self._supervisor.attach(console, "vspcctl", ours, origin, mode, replay)
         if objection is not None:
             theirs.close()
@@ -158,9 +166,10 @@ class Requests:
         yield _done("vspcd is stopping"), []
 
 
-def _packets(consoles: list[Console]) -> Iterator[Iterable[Console]]:
-    for at in range(0, len(consoles), CONSOLES_PER_PACKET):
-        yield consoles[at : at + CONSOLES_PER_PACKET]
+def _batches(consoles: list[Console]) -> Iterator[Iterable[Console]]:
+    """A few at a time, so that others have their turn in between."""
+    for at in range(0, len(consoles), CONSOLES_AT_ONCE):
+        yield consoles[at : at + CONSOLES_AT_ONCE]
 
 
 def _clients(console: Console) -> list[dict[str, Any]]:

@@ -34,8 +34,8 @@ class Nursery:
 
     def worker(self, config: Config, state: str, leg: Optional[LegRecord] = None) -> Worker:
         """Fork a worker, with a new VM connection or without. Raises OSError or MemoryError when there is no room."""
-        page = self._arena.take()
         ours, theirs = pair()
+        page = self._arena.take()
         start = Start(
             channel=theirs,
             arena=self._arena.fd,

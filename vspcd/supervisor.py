@@ -27,10 +27,11 @@ from vspcd.proto.errors import PeerError
 from vspcd.spawn import Nursery, settings
 from vspcd.table import ClientRecord, Console, LegRecord, Table, Worker
 from vspcd.unix import process
+from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.channel import ChannelClosed
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop, Timer
-from vspcd.unix.page import BYTES_IN, BYTES_OUT
+from vspcd.unix.page import BYTES_IN, BYTES_OUT, MAX_CLIENTS
 
 QUIT_WITHIN = 5.0
 LAST_WORDS = 100
@@ -39,10 +40,6 @@ UNKNOWN_PORT_AFTER = 1.0
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{0,32}")
-
-
-class NoRoom(Exception):
-    """The system has no process, page or descriptor for another worker."""
 
 
 @dataclass
@@ -114,14 +111,23 @@ class Supervisor:
             kind = control.check(message, control.WORKER, worker.state, len(fds))
             self._messages[kind](worker, message)
         except PeerError as fault:
-            self._log.error("worker-out-of-turn", pid=worker.pid, reason=str(fault))
-            process.kill(worker.pid)
+            self._kill(worker, f"out of turn: {fault}")
 
-    def _tell(self, worker: Worker, message: dict[str, Any], *socks: socket.socket) -> None:
+    def _tell(self, worker: Worker, message: dict[str, Any], *socks: socket.socket) -> bool:
+        """Whether it will get the message. A worker that cannot be reached is killed, and replaced when it is dead."""
         try:
             worker.channel.send(message, [sock.fileno() for sock in socks])
         except ChannelClosed as error:
-            self._log.error("worker-unreachable", pid=worker.pid, reason=str(error))
+            self._kill(worker, f"unreachable: {error}")
+        except OSError as error:
+            self._log.error("not-told", pid=worker.pid, message=message["type"], reason=str(error))
+        else:
+            return True
+        return False
+
+    def _kill(self, worker: Worker, reason: str) -> None:
+        if worker.pid in self.table.workers:
+            self._log.error("worker-killed", pid=worker.pid, reason=reason)
             process.kill(worker.pid)
 
     def _channel_closed(self, worker: Worker) -> None:
@@ -131,7 +137,9 @@ class Supervisor:
 
     def _farewell(self, worker: Worker) -> None:
         if worker.pid not in self._farewells:
-            self._farewells[worker.pid] = self._loop.call_later(QUIT_WITHIN, lambda: process.kill(worker.pid))
+            self._farewells[worker.pid] = self._loop.call_later(
+                QUIT_WITHIN, lambda: self._kill(worker, f"it did not end within {QUIT_WITHIN:g} s")
+            )
 
     def quit(self, worker: Worker, reason: str) -> None:
         """Let a worker end; one that does not is killed."""
@@ -192,6 +200,8 @@ class Supervisor:
         console.worker = None
         if not worker.quitting:
             self._log.error("worker-died", console=console.id, name=console.name, pid=worker.pid, how=how)
+        if worker.leg is not None and worker.leg is not console.leg:
+            close(worker.leg.parked)
         self._gone(console)
         for client in tuple(console.clients.values()):
             self._drop_client(console, client.number)
@@ -232,9 +242,11 @@ class Supervisor:
         self.admission.refused(peer, reason)
 
     def _failed(self, worker: Worker, message: Message) -> None:
-        assert worker.leg is not None
-        if worker.state == NEGOTIATING:
+        if worker.state == NEGOTIATING and worker.leg is not None:
             self._not_admitted(worker.leg.peer, message["reason"])
+        for claim in self._claims.values():
+            if claim.claimant is worker:
+                claim.claimant = None  # whoever judges the connection will find it closed
         self._dismiss(worker)
 
     def _dismiss(self, worker: Worker) -> None:
@@ -246,7 +258,8 @@ class Supervisor:
     def _claim(self, worker: Worker, message: Message) -> None:
         if not _HEX.fullmatch(message["uuid"]) or not _LABEL.fullmatch(message["label"]):
             raise PeerError("a claim with an impossible identity")
-        assert worker.leg is not None
+        if worker.leg is None:
+            raise PeerError("a claim without a connection")
         self.admission.ends(worker.leg.peer)
         worker.state = CLAIMING
         self._grant_or_offer(worker, self._console(message), message)
@@ -260,7 +273,8 @@ class Supervisor:
         assert leg is not None
         self._claims[leg.number] = Claim(leg, console, message, worker)
         offer = {"type": "leg", "leg": leg.number, "peer": leg.peer, "session": message["session"]}
-        self._tell(console.worker, offer, leg.parked)
+        if not self._tell(console.worker, offer, leg.parked) and console.worker.pid in self.table.workers:
+            self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
 
     def _console(self, message: Message) -> Console:
         console = Console(message["uuid"], message["label"], message["name"])
@@ -316,13 +330,16 @@ class Supervisor:
         claim = self._claims.pop(message["leg"], None)
         if claim is None or worker.console is not claim.console:
             raise PeerError("it rejected a leg that it was not offered")
+        self._refuse(claim, message["reason"])
+
+    def _refuse(self, claim: Claim, reason: str) -> None:
         console = claim.console
-        self.admission.refused(claim.leg.peer, f"{console.name or console.id}: {message['reason']}")
+        self.admission.refused(claim.leg.peer, f"{console.name or console.id}: {reason}")
         if claim.claimant is None:
             close(claim.leg.parked)
             return
         claim.claimant.leg = claim.leg
-        self._tell(claim.claimant, {"type": "refuse", "reason": message["reason"]})
+        self._tell(claim.claimant, {"type": "refuse", "reason": reason})
         self._dismiss(claim.claimant)
 
     def _connected(self, worker: Worker, message: Message) -> None:
@@ -389,12 +406,14 @@ class Supervisor:
         client = ClientRecord(next(self.table.numbers), kind, origin, mode, sock, time.time())
         console.clients[client.number] = client
         message = {"type": "client", "client": client.number, "kind": kind, "from": origin, "mode": mode}
-        self._tell(console.worker, {**message, "replay": replay}, sock)
+        if not self._tell(console.worker, {**message, "replay": replay}, sock):
+            self._drop_client(console, client.number)
+            return "the console's worker cannot be reached"
         self._log.info("client-attached", console=console.id, name=console.name, client=origin, kind=kind)
         return None
 
     def _client_objection(self, console: Console) -> Optional[str]:
-        if len(console.clients) >= self.config.clients.max:
+        if len(console.clients) >= min(self.config.clients.max, MAX_CLIENTS):
             return f"the console has {len(console.clients)} clients already (clients.max)"
         if console.worker is None:
             try:

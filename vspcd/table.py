@@ -15,6 +15,7 @@ from typing import Any, Optional
 
 from vspcd.portmap.base import Entry
 from vspcd.proto.vmware_codes import format_uuid
+from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel
 from vspcd.unix.page import BYTES_IN, BYTES_OUT, Page
 
@@ -73,6 +74,7 @@ class Console:
     clients: dict[int, ClientRecord] = field(default_factory=dict)
     tcp: Optional[socket.socket] = None
     unix: Optional[socket.socket] = None
+    acceptors: list[Acceptor] = field(default_factory=list)
     earlier_in: int = 0
     earlier_out: int = 0
 

@@ -17,13 +17,13 @@ from vspcd.proto import control
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.unix import listen
+from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import READ, Loop
+from vspcd.unix.loop import Loop
 
 NAME = "control.sock"
 CONVERSATIONS = 200
-PAUSE = 0.5
 SLOW_READER = 0.02
 
 Answer = Iterator[tuple[dict[str, Any], list[socket.socket]]]
@@ -48,34 +48,21 @@ class ToolServer:
         self, loop: Loop, log: Log, directory: int, mode: int, group: Optional[int], handlers: Handlers
     ) -> None:
         self._loop = loop
-        self._log = log
         self._directory = directory
         self._handlers = handlers
         self._conversations: set[Conversation] = set()
-        self._listener = listen.unix(directory, NAME, mode, group, socket.SOCK_SEQPACKET)
-        self._watch()
+        listener = listen.unix(directory, NAME, mode, group, socket.SOCK_SEQPACKET)
+        self._acceptor = Acceptor(loop, log, "control", listener, self._came)
 
-    def _watch(self) -> None:
-        self._loop.watch(self._listener.fileno(), READ, self._accept, last=True)
-
-    def _accept(self, _events: int) -> None:
-        try:
-            for sock, _ in listen.accept(self._listener):
-                if len(self._conversations) >= CONVERSATIONS:
-                    sock.close()
-                    continue
-                self._conversations.add(
-                    Conversation(self._loop, sock, self._handlers, self._conversations.discard)
-                )
-        except OSError as error:
-            self._log.error("cannot-accept", listener="control", reason=os.strerror(error.errno or 0))
-            self._loop.forget(self._listener.fileno())
-            self._loop.call_later(PAUSE, self._watch)
+    def _came(self, sock: socket.socket, _peer: str) -> None:
+        if len(self._conversations) >= CONVERSATIONS:
+            sock.close()
+            return
+        self._conversations.add(Conversation(self._loop, sock, self._handlers, self._conversations.discard))
 
     def close(self) -> None:
         """Nobody can ask any more."""
-        self._loop.forget(self._listener.fileno())
-        self._listener.close()
+        self._acceptor.close()
         listen.remove(self._directory, NAME)
         for conversation in tuple(self._conversations):
             conversation.close()
@@ -122,7 +109,7 @@ class Conversation:
             packet, socks = refusal_packet(refusal.code, str(refusal)), []
         try:
             self._channel.send(packet, [sock.fileno() for sock in socks])
-        except ChannelClosed:
+        except (ChannelClosed, OSError):
             self.close()
             return
         finally:

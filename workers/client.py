@@ -17,8 +17,9 @@ from vspcd.proto.errors import PeerError
 from vspcd.proto.terminal import Break, Input, Terminal
 from vspcd.unix.page import Page
 
-INPUT_LIMIT = 16384
+INPUT_LIMIT = 2 * telnet.SUBNEGOTIATION_LIMIT  # a peek this long holds a whole token, or a fault
 NOTICE_LIMIT = 8192
+OUT_LIMIT = 4 * 65536
 CHUNK = 65536
 RAW, TELNET, ATTACH = "raw", "telnet", "vspcctl"
 SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
@@ -170,14 +171,15 @@ class Client:
 
     # Input.
 
-    def read(self) -> Optional[Typed]:
+    def read(self, last: bool = False) -> Optional[Typed]:
         """What it has typed, None when nothing whole is there. Call ``done`` when it is with the VM.
 
-        Raises InputEnded or ClientGone at the end, and PeerError when it breaks its protocol.
+        ``last``: it has closed its side, so half an escape will stay one. Raises InputEnded or ClientGone at
+        the end, and PeerError when it breaks its protocol.
         """
-        return self._read_frames() if self.kind == ATTACH else self._peek_typed()
+        return self._read_frames() if self.kind == ATTACH else self._peek_typed(last)
 
-    def _peek_typed(self) -> Optional[Typed]:
+    def _peek_typed(self, last: bool) -> Optional[Typed]:
         try:
             data = self.sock.recv(INPUT_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
@@ -190,8 +192,12 @@ class Client:
             return Typed(telnet.escape(data), len(data))
         items = self.terminal.receive(data)
         self.out += self.terminal.take_output()
+        if len(self.out) > OUT_LIMIT:
+            raise PeerError("it does not read the answers to its requests")
         size = items[-1][1] if items else 0
-        self._sleep_until(len(data) - size + 1)
+        if not size and (last or len(data) == INPUT_LIMIT):
+            raise InputEnded
+        self._sleep_until(len(data) - size + 1 if not last else 1)
         return Typed(b"".join(_wire(item) for item, _ in items), size) if size else None
 
     def _sleep_until(self, low_water: int) -> None:
@@ -220,8 +226,11 @@ class Client:
     def done(self, typed: Typed) -> None:
         """What was read is with the VM, or dropped: forget it."""
         left = typed.size
-        while left:
-            left -= len(self.sock.recv(left, socket.MSG_DONTWAIT))
+        try:
+            while left:
+                left -= len(self.sock.recv(left, socket.MSG_DONTWAIT)) or left
+        except OSError:
+            pass  # it was reset, and with it went what was read already
         self._words[self._slot + 3] += len(typed.wire)
 
     # The end.

@@ -107,8 +107,12 @@ class Connection:
         if self.closed:
             return
         self.send_replies()
-        self.leg.consume(size, seen, self._view)
-        if size == 0 and events & PEER_CLOSED and not self.paused:
+        self.leg.consume(size, self._view)
+        if self.paused:
+            self.leg.sleep_until(1)  # what is left may well be whole
+            return
+        self.leg.sleep_until(seen - size + 1)
+        if size == 0 and (events & PEER_CLOSED or seen == BUFFER):
             self._fail("closed by the VM's host in the middle of a message")
 
     def _hand_on(self, seen: int) -> int:
@@ -116,17 +120,19 @@ class Connection:
         if _IAC.search(self._view, 0, seen) is None:
             self.handlers.data(self, self._view[:seen])
             return seen
+        seen_bytes = bytes(self._view[:seen])
         size = 0
-        for token, end in telnet.tokens(bytes(self._view[:seen])):
-            if isinstance(token, bytes):
-                self.handlers.data(self, token)
-            else:
-                self._protocol(token)
-            if self.closed:
-                return end
-            size = end
-            if self.paused:
-                break
+        while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes):
+            begin = size
+            for token, end in found:
+                if isinstance(token, bytes):
+                    self.handlers.data(self, token)
+                else:
+                    self._protocol(token)
+                size = begin + end
+                if self.closed or self.paused:
+                    return size
+            # A fault is reported only when it stands first: look at what is left once more.
         return size
 
     def _protocol(self, token: telnet.Negotiation | telnet.Command | telnet.Subnegotiation) -> None:

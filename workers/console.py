@@ -41,15 +41,23 @@ REPLAY_LIMIT = 1 << 20
 
 
 class Console:
-    """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's typing."""
+    """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's
+    typing; ``alone()``: the last client has left."""
 
-    def __init__(self, shell: Shell, console: dict[str, Any], leg_broke: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        shell: Shell,
+        console: dict[str, Any],
+        leg_broke: Callable[[str], None],
+        alone: Callable[[], None],
+    ) -> None:
         self.shell = shell
         self.uuid: str = console["uuid"]
         self.label: str = console["label"]
         self.name: Optional[str] = console["name"]
         self.id = format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
         self._leg_broke = leg_broke
+        self._alone = alone
         self._by_name = ByName(shell.log_directory)
         self.journal = LogFile(
             shell.log_directory, self.id, log_settings(shell.settings), shell.changed, self._log_trouble
@@ -71,10 +79,13 @@ class Console:
         words = self.shell.page.words
         words[HEAD] = base + len(data)
         words[BYTES_IN] += len(data)
+        words[NOT_LOGGED] = self.journal.not_logged
         if self._live:
             self._send_live(data)
         if self._behind:
             self._limit_lag()
+        if self.journal.rotated_files:
+            self._release_files()
 
     def _send_live(self, data: Buffer) -> None:
         view = memoryview(data)
@@ -95,8 +106,12 @@ class Console:
         limit = self.shell.settings["clients"]["max_lag"]
         for client in tuple(self._behind):
             if self.journal.head - client.cursor > limit:
-                self._skip(client, max(self.journal.tail.start, client.cursor))
-        self.journal.release(min((client.cursor for client in self._behind), default=self.journal.head))
+                self._skip(client, max(self.journal.tail.start, self.journal.head - limit))
+
+    def _release_files(self) -> None:
+        """Rotated files that nobody reads any more can go."""
+        cursors = (client.cursor for client in self.clients.values())
+        self.journal.release(min(cursors, default=self.journal.head))
 
     def _skip(self, client: Client, position: int) -> None:
         size = position - client.cursor
@@ -152,7 +167,9 @@ class Console:
             self.shell.page,
         )
         self.clients[client.number] = client
-        self.shell.loop.watch(client.sock.fileno(), READ, lambda events: self._client_ready(client, events))
+        self.shell.loop.watch(
+            client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
+        )
         self.journal.event("attached", {"client": client.origin, "kind": kind})
         if kind == TELNET:
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
@@ -168,7 +185,7 @@ class Console:
 
     def _rewind(self, client: Client, replay: int) -> None:
         """Let it begin with the last lines, a whole one first."""
-        begin = max(0, self.journal.head - min(replay, REPLAY_LIMIT))
+        begin = max(self.journal.oldest, self.journal.head - min(replay, REPLAY_LIMIT))
         seen = self.journal.read(begin, self.journal.head - begin)
         if seen:
             cut = seen.find(b"\n") + 1 if begin else 0
@@ -199,8 +216,8 @@ class Console:
         if client.number not in self.clients:
             return
         if client.heard and not client.ended:
-            if events & (READ | HANGUP):
-                self._typed(client)
+            if events & (READ | HANGUP | PEER_CLOSED):
+                self._typed(client, bool(events & PEER_CLOSED))
         elif events & HANGUP:
             self._hung_up(client)
         elif events & PEER_CLOSED:
@@ -230,9 +247,9 @@ class Console:
             self._watch(client)
             self.shell.loop.call_later(LINGER, lambda: self.detach(client, "it has closed"))
 
-    def _typed(self, client: Client) -> None:
+    def _typed(self, client: Client, last: bool) -> None:
         try:
-            self.keyboard.readable(client)
+            self.keyboard.readable(client, last)
         except LegGone as gone:
             self._leg_broke(str(gone))
         terminal = client.terminal
@@ -270,7 +287,7 @@ class Console:
     def _wanted(self, client: Client) -> int:
         wanted = WRITE if client.out or (client in self._behind and client.decided) else 0
         if client.heard and not client.ended:
-            return wanted | READ
+            return wanted | READ | PEER_CLOSED
         return wanted if client.ended or client.lingering else wanted | PEER_CLOSED
 
     def detach(self, client: Client, reason: str) -> None:
@@ -285,6 +302,10 @@ class Console:
         client.close()
         self.journal.event("detached", {"client": client.origin, "reason": reason})
         self.shell.tell("detached", client=client.number, reason=reason)
+        if self.journal.rotated_files:
+            self._release_files()
+        if not self.clients:
+            self._alone()
 
     # Notices, settings, the end.
 
@@ -321,7 +342,6 @@ class Console:
         self._show_name()
 
     def _log_trouble(self, reason: str) -> None:
-        self.shell.page.words[NOT_LOGGED] = self.journal.not_logged if hasattr(self, "journal") else 0
         if reason:
             self.shell.log.error("log-trouble", console=self.id, reason=reason)
         else:

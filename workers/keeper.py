@@ -18,13 +18,12 @@ from typing import Any, Callable, NamedTuple
 
 from vspcd.portmap.base import Backend, Change, Entry, Forget, PortMapError, Put
 from vspcd.proto import control
-from vspcd.proto.control import Message
+from vspcd.proto.control import Message, packed
 from vspcd.unix import process
 from vspcd.unix.channel import Channel
 from vspcd.unix.loop import READ, Loop
 
 SYNC_DELAY = 0.5
-ENTRIES_PER_PACKET = 50
 
 
 class KeeperStart(NamedTuple):
@@ -59,9 +58,8 @@ class Keeper:
         {"load": self._load, "changes": self._change}[kind](message)
 
     def _load(self, _message: Message) -> None:
-        entries = [vars(entry) for entry in self._backend.load()]
-        for at in range(0, len(entries), ENTRIES_PER_PACKET):
-            self._tell("entries", entries=entries[at : at + ENTRIES_PER_PACKET])
+        for entries in packed(vars(entry) for entry in self._backend.load()):
+            self._tell("entries", entries=entries)
         self._tell("loaded", notes=list(self._backend.notes))
 
     def _change(self, message: Message) -> None:

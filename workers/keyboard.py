@@ -14,7 +14,7 @@ from typing import Callable, Optional
 
 from vspcd.proto.errors import PeerError
 from workers.client import Client, ClientGone, InputEnded, Typed
-from workers.leg import Leg
+from workers.leg import Leg, LegGone
 
 IAC = 0xFF
 
@@ -70,34 +70,33 @@ class Keyboard:
         """Let them type again; call ``pump`` next."""
         self._held = False
 
-    def readable(self, client: Client) -> None:
-        """A client has typed, or has left. Raises LegGone."""
-        typed = self._read(client)
+    def readable(self, client: Client, last: bool = False) -> None:
+        """A client has typed, or has left; ``last``: it has closed its side. Raises LegGone."""
+        typed = self._read(client, last)
         if typed is None:
             return
         if client.mode == "ro" or not typed.wire:
             client.done(typed)
             return
-        self._waiting.append(Batch(client, typed))
+        batch = Batch(client, typed)
+        self._waiting.append(batch)
         if self._batch is None and len(self._waiting) == 1:
-            self.pump()
-        if self._batch is not None or self._waiting:
-            self._listen_while_it_waits(client)
+            try:
+                self.pump()
+            except LegGone:
+                self._listen(client, False)  # what was read is not yet consumed, and must not be read again
+                raise
+        if self._batch is batch or batch in self._waiting:
+            self._listen(client, False)  # nobody types ahead of what is still on its way
 
-    def _read(self, client: Client) -> Optional[Typed]:
+    def _read(self, client: Client, last: bool) -> Optional[Typed]:
         try:
-            return client.read()
+            return client.read(last)
         except InputEnded:
             self._ended(client)
         except (ClientGone, PeerError) as end:
             self._lost(client, str(end))
         return None
-
-    def _listen_while_it_waits(self, client: Client) -> None:
-        """Nobody types ahead of what is still on its way."""
-        batches = [self._batch, *self._waiting]
-        if any(batch is not None and batch.client is client for batch in batches):
-            self._listen(client, False)
 
     def pump(self) -> None:
         """Go on: there is room, or a leg, or the hold is over. Raises LegGone."""

@@ -46,7 +46,8 @@ class Leg:
         self._loop: Optional[Loop] = None
         self._reading = True
         self._blocked = False
-        self._low_water = 1
+        self._low_water = 0
+        self.sleep_until(1)  # another process may have left another mark on the socket
         page.words[WIRE_IN] = page.words[WIRE_OUT] = 0
 
     # Events.
@@ -91,8 +92,8 @@ class Leg:
         except OSError as error:
             raise LegGone(os.strerror(error.errno or 0)) from None
 
-    def consume(self, size: int, seen: int, buffer: memoryview) -> None:
-        """``size`` bytes of the ``seen`` ones are dealt with; the rest waits for more behind it.
+    def consume(self, size: int, buffer: memoryview) -> None:
+        """``size`` bytes of those seen are dealt with.
 
         With MSG_TRUNC the kernel discards without copying: ``buffer`` only lends its length.
         """
@@ -101,7 +102,9 @@ class Leg:
         left = size
         while left:
             left -= self.sock.recv_into(buffer, left, DISCARD)
-        low_water = seen - size + 1
+
+    def sleep_until(self, low_water: int) -> None:
+        """Do not wake up before this many bytes are there: the ones seen are half a message."""
         if low_water != self._low_water:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
             self._low_water = low_water

@@ -21,7 +21,8 @@ from workers.shell import Shell
 ASK_AFTER = 1.0
 PLAIN_WORDS_AFTER = 4.0
 LAST_WORDS = 1.0
-EARLY_LIMIT = 16384
+EARLY_LIMIT = 8192
+UNSENT_LIMIT = 8192
 NOT_FOR_YOU = (
     b"\r\nvspcd: this port is for the virtual serial ports of VMware VMs (telnet with VMware's extension).\r\n"
     b"vspcd: to get on a console use 'vspcctl console NAME', or its own port or socket (see 'vspcctl status').\r\n"
@@ -38,6 +39,7 @@ class Negotiation:
         self._done = done
         self._timers: list[Timer] = []
         self._over = False
+        self._claimed = False  # from here on, another process may be sending
 
     def begin(self) -> None:
         """Offer our options and wait for theirs."""
@@ -97,10 +99,14 @@ class Negotiation:
 
     def _claim_if_ready(self, connection: Connection) -> None:
         session = connection.session
-        if session.uuid is None or session.proxy is None or self._over:
+        if session.uuid is None or session.proxy is None or self._over or self._claimed:
             return
         self._stop_timers()
         connection.pause()
+        connection.send_replies()
+        if len(connection.leg.out) > UNSENT_LIMIT:
+            raise PeerError("it does not read the answers to its requests")
+        self._claimed = True
         self.shell.tell(
             "claim",
             uuid=session.uuid,
@@ -120,7 +126,7 @@ class Negotiation:
 
     def room(self, connection: Connection) -> None:
         """Send the replies that wait."""
-        connection.leg.want_room(not connection.leg.flush())
+        connection.leg.want_room(not (self._claimed or connection.leg.flush()))
 
     def ended(self, connection: Connection, reason: str) -> None:
         """The peer has gone, or broke the protocol."""

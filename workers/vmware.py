@@ -70,7 +70,7 @@ class VmwareWorker:
 
     def _own(self, message: Message, _fds: list[int]) -> None:
         """The console is ours."""
-        self.console = Console(self.shell, message["console"], self._leg_broke)
+        self.console = Console(self.shell, message["console"], self._leg_broke, self._idle_if_alone)
         if self.negotiation is not None and self.connection is not None:
             self.negotiation.stop()
             early = bytes(self.negotiation.early)
@@ -112,7 +112,6 @@ class VmwareWorker:
             if client is not None:
                 client.goodbye(message["reason"])
                 self.console.detach(client, message["reason"])
-                self._idle_if_alone()
 
     def _settings(self, message: Message, _fds: list[int]) -> None:
         self.shell.settings = message["settings"]

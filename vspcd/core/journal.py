@@ -77,6 +77,29 @@ class Segments:
         """The run that grows."""
         return self._runs[-1] if self._runs else None
 
+    @property
+    def end(self) -> int:
+        """The position behind the last run, -1 without any."""
+        return self._runs[-1].end if self._runs else -1
+
+    @property
+    def fd(self) -> int:
+        """The descriptor of the run that grows, -1 without any."""
+        return self._runs[-1].fd if self._runs else -1
+
+    @property
+    def several(self) -> bool:
+        """Whether there are runs beside the one that grows."""
+        return len(self._runs) > 1
+
+    def unbroken_from(self, head: int) -> int:
+        """The first position from which every byte up to ``head`` can be read; ``head`` when there is none."""
+        for run in reversed(self._runs):
+            if run.end != head:
+                break
+            head = run.base
+        return head
+
     def begin(self, base: int, at: int, fd: int, length: int = 0) -> None:
         """What follows lies elsewhere: behind a gap, or in another file."""
         self._runs.append(Segment(base, at, fd, length))

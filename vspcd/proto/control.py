@@ -12,12 +12,14 @@ descriptors. A worker that speaks out of turn is killed; a tool that does gets a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from vspcd.proto.errors import LocalError, PeerError
 
 PACKET_LIMIT = 65536
+ROOM = 60000  # what a list may take of a packet; the rest is for the fields beside it
+QUOTED = 100  # characters of somebody else's text that an error repeats
 
 MASTER, WORKER, TOOL, KEEPER = "master", "worker", "tool", "keeper"
 
@@ -88,23 +90,41 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
     },
     TOOL: {
         "status": Rule({"console": _OPTIONAL_TEXT}),
-        "attach": Rule({"console": str, "replay": (int, type(None)), "mode": str}),
+        "attach": Rule({"console": str, "replay": (int, type(None)), "mode": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
         "reload": Rule({}),
         "stop": Rule({}),
     },
 }
 
-OPTIONAL = frozenset({"console", "replay", "mode", "name"})
-"""Fields that a tool may leave out; they are then None."""
-
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """The packet for a message. Raises LocalError when it does not fit into one."""
-    data = json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    data = _json(message)
     if len(data) > PACKET_LIMIT:
         raise LocalError(f"a {message.get('type')} message of {len(data)} bytes does not fit into a packet")
     return data
+
+
+def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items in lists that fit into a packet each. LocalError when one alone does not."""
+    packet: list[Any] = []
+    room = ROOM
+    for item in items:
+        size = len(_json(item)) + 1
+        if size > ROOM:
+            raise LocalError(f"an item of {size} bytes does not fit into a packet")
+        if size > room:
+            yield packet
+            packet, room = [], ROOM
+        packet.append(item)
+        room -= size
+    if packet:
+        yield packet
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes) -> Message:
@@ -123,17 +143,17 @@ def check(message: Message, sender: str, state: str, fds: int) -> str:
     kind: str = message["type"]
     rule = TABLE[sender].get(kind)
     if rule is None:
-        raise PeerError(f"unknown request {kind!r}")
+        raise PeerError(f"unknown request {kind[:QUOTED]!r}")
     if state not in rule.when:
         raise PeerError(f"{kind} is not allowed while {state}")
     if fds != rule.fds:
         raise PeerError(f"{kind} came with {fds} descriptors instead of {rule.fds}")
     for name, wanted in rule.fields.items():
-        if name not in message and sender == TOOL and name in OPTIONAL:
+        if name not in message and sender == TOOL and isinstance(None, wanted):
             message[name] = None
         elif not isinstance(message.get(name), wanted):
             raise PeerError(f"{kind} without a proper {name}")
     unknown = set(message) - set(rule.fields) - {"type"}
     if unknown:
-        raise PeerError(f"{kind} with the unknown field {min(unknown)!r}")
+        raise PeerError(f"{kind} with the unknown field {min(unknown)[:QUOTED]!r}")
     return kind

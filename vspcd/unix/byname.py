@@ -56,5 +56,9 @@ class ByName:
         except FileExistsError:
             pass
         beside = f"{DIRECTORY}/.{os.getpid()}.new"
+        try:
+            os.unlink(beside, dir_fd=self._directory)  # a crash may have left it
+        except FileNotFoundError:
+            pass
         os.symlink(target, beside, dir_fd=self._directory)
         os.replace(beside, f"{DIRECTORY}/{link}", src_dir_fd=self._directory, dst_dir_fd=self._directory)

@@ -65,16 +65,19 @@ class Channel:
         loop.watch(self.fileno(), READ | (WRITE if self._queue else 0), self._ready)
 
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
-        """Send now or as soon as the other side reads. Raises ChannelClosed when that will not happen.
+        """Send now or as soon as the other side reads. Raises ChannelClosed when that will not happen, and OSError
+        when there is no descriptor left to keep a duplicate in.
 
         The descriptors stay the caller's: what cannot be sent at once is duplicated.
         """
         data = control.encode(message)
+        if self.sock.fileno() < 0:
+            raise ChannelClosed("the channel is closed")
         if not self._queue and self._transmit(data, list(fds)):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             raise ChannelClosed(f"{QUEUE_LIMIT} packets were not read")
-        self._queue.append((data, [os.dup(fd) for fd in fds]))
+        self._queue.append((data, _duplicates(fds)))
         self._watch_for_room()
 
     def _transmit(self, data: bytes, fds: list[int]) -> bool:
@@ -99,7 +102,7 @@ class Channel:
         return True
 
     def _watch_for_room(self) -> None:
-        if self._loop is not None:
+        if self._loop is not None and self._loop.watches(self.fileno()):
             self._loop.change(self.fileno(), READ | (WRITE if self._queue else 0))
 
     def packets(self) -> Iterator[tuple[Message, list[int]]]:
@@ -111,10 +114,14 @@ class Channel:
                 )
             except (BlockingIOError, InterruptedError):
                 return
+            except ConnectionResetError:
+                continue  # it closed without reading everything; what it said before can still be read
             except OSError as error:
                 raise ChannelClosed(os.strerror(error.errno or 0)) from None
             fds = _descriptors(ancillary)
             if not data:
+                for fd in fds:
+                    os.close(fd)
                 raise ChannelClosed("the other side has closed")
             try:
                 if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -150,6 +157,19 @@ class Channel:
                 os.close(fd)
         self._queue.clear()
         self.sock.close()
+
+
+def _duplicates(fds: Iterable[int]) -> list[int]:
+    """Duplicates of all descriptors or, with OSError, none."""
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))
+    except OSError:
+        for fd in made:
+            os.close(fd)
+        raise
+    return made
 
 
 def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -17,6 +17,7 @@ import os
 import time
 from typing import Callable, NamedTuple, Optional
 
+from vspcd.core.indexfile import parse_line
 from vspcd.core.journal import Buffer, Segments, Tail
 
 TAIL = 65536
@@ -172,28 +173,33 @@ class LogFile:
             return False
         self._size = os.fstat(self._file).st_size
         if head is None:
-            base = self._last_base()
-            self.tail.head = base + self._size
+            base, last = self._index_end()
             self._segments.begin(base, 0, self._file, self._size)
-        else:
-            base = head - self._size
+            # The log may have been moved away while nobody wrote it: positions do not go back.
+            head = max(base + self._size, last)
+            self.tail.head = head
+        if self._segments.end != head or self._segments.fd != self._file:
             self._segments.begin(head, self._size, self._file)
-        self._base(base)
+        self._base(head - self._size)
         return True
 
-    def _last_base(self) -> int:
-        """The base in force at the end of the index, 0 in an empty one."""
+    def _index_end(self) -> tuple[int, int]:
+        """The base in force at the end of the index and the last position that it knows; zeros in an empty one."""
         end = os.fstat(self._index).st_size
-        text = b""
+        last: Optional[int] = None
+        cut = b""
         while end > 0:
             begin = max(0, end - INDEX_BLOCK)
-            text = os.pread(self._index, end - begin, begin) + text
-            for line in reversed(text.split(b"\n")[1 if begin else 0 :]):
-                words = line.split(b" ")
-                if len(words) >= 3 and words[2] == b"base" and words[1].isdigit():
-                    return int(words[1])
+            lines = (os.pread(self._index, end - begin, begin) + cut).split(b"\n")
+            if begin:
+                cut = lines.pop(0)
+            for entry in filter(None, map(parse_line, reversed(lines))):
+                if entry.word == "base":
+                    return entry.position, entry.position if last is None else last
+                if last is None:
+                    last = entry.position
             end = begin
-        return 0
+        return 0, last or 0
 
     def _rotate(self, head: int) -> None:
         """Rename the files one further and begin new ones; readers keep the old."""
@@ -236,8 +242,14 @@ class LogFile:
             self._begin_file(self.head)
         elif not self._is_ours(f"{self.stem}.idx", self._index):
             self._close_index()
+            self._reopen_index()
+
+    def _reopen_index(self) -> None:
+        try:
             self._index = os.open(f"{self.stem}.idx", FLAGS | os.O_RDWR, MODE, dir_fd=self._directory)
-            self._base(self.head - self._size)
+        except OSError as error:
+            self._trouble(f"no index: {os.strerror(error.errno or 0)}")
+        self._base(self.head - self._size)
 
     def _is_ours(self, name: str, fd: int) -> bool:
         try:
@@ -247,6 +259,16 @@ class LogFile:
         return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
 
     # Reading.
+
+    @property
+    def oldest(self) -> int:
+        """The first position of what can be read without a gap up to the head."""
+        return min(self.tail.start, self._segments.unbroken_from(self.head))
+
+    @property
+    def rotated_files(self) -> bool:
+        """Whether files are open that are no longer written."""
+        return self._segments.several
 
     def read(self, position: int, size: int) -> Optional[bytes]:
         """Up to ``size`` bytes from ``position`` on; empty at the head, None when that place is gone."""

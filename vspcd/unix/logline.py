@@ -27,12 +27,17 @@ def quote(value: Field) -> str:
     text = visible(str(value))
     if text and _BARE.issuperset(text):
         return text
-    return '"' + text.replace('"', r"\"") + '"'
+    return '"' + text.replace("\\", r"\\").replace('"', r"\"") + '"'
 
 
 def line(event: str, fields: dict[str, Field]) -> str:
     """``event key=value …``"""
     return " ".join([event, *(f"{key}={quote(value)}" for key, value in fields.items())])
+
+
+def cut(data: bytes) -> bytes:
+    """At most what a pipe that has room at all takes without blocking."""
+    return data if len(data) <= select.PIPE_BUF else data[: select.PIPE_BUF - 4] + b"...\n"
 
 
 class Log:
@@ -69,7 +74,7 @@ class Log:
             text = f"{self._head('warning')}log-lines-dropped count={self._dropped}\n{text}"
         if self._room():
             try:
-                os.write(self._fd, text.encode("utf-8", "replace"))
+                os.write(self._fd, cut(text.encode("utf-8", "replace")))
             except OSError:
                 self._dropped += 1
             else:

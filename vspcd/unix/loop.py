@@ -66,6 +66,7 @@ class Loop:
         self._sequence = count()
         self._running = False
         self._signals: dict[int, Callable[[], None]] = {}
+        self._arrived: set[int] = set()
         self._wakeup: Optional[tuple[socket.socket, socket.socket]] = None
 
     def watch(self, fd: int, events: int, handler: Handler, *, last: bool = False) -> None:
@@ -105,13 +106,15 @@ class Loop:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             self.watch(reader.fileno(), READ, self._signalled)
         self._signals[number] = call
-        signal.signal(number, _note_only)
+        signal.signal(number, lambda number, _frame: self._arrived.add(number))
 
     def _signalled(self, _events: int) -> None:
+        # The pair only wakes the loop: in a storm it is full, and the set still knows every signal.
         assert self._wakeup is not None
-        for number in sorted(set(self._wakeup[0].recv(4096))):
-            if number in self._signals:
-                self._signals[number]()
+        self._wakeup[0].recv(4096)
+        arrived, self._arrived = self._arrived, set()
+        for number in sorted(arrived):
+            self._signals[number]()
 
     def stop(self) -> None:
         """Return from ``run`` at the end of this turn."""
@@ -161,7 +164,3 @@ class Loop:
             signal.set_wakeup_fd(-1)
             for end in self._wakeup:
                 end.close()
-
-
-def _note_only(_number: int, _frame: object) -> None:
-    """The wake-up descriptor has carried the number already."""

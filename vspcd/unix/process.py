@@ -52,7 +52,7 @@ def fork(main: Callable[[], None], keep: set[int]) -> int:
         main()
         status = 0
     except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 1
+        status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException:  # noqa: BLE001  the outermost frame of a process
         sys.stderr.write(traceback.format_exc())
         sys.stderr.flush()
@@ -99,7 +99,9 @@ def reap() -> list[tuple[int, str]]:
 def describe(status: int) -> str:
     """A wait status in words, such as ``killed by SIGSEGV``."""
     if os.WIFSIGNALED(status):
-        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+        number = os.WTERMSIG(status)
+        known = number in signal.Signals._value2member_map_
+        return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
     code = os.WEXITSTATUS(status)
     return "ended" if code == 0 else f"exited with {code}"
 

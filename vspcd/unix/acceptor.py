@@ -1,0 +1,70 @@
+"""An acceptor: takes connections from a listening socket as long as there is room for them.
+
+Does: hands each connection on, and rests for a moment when the system has no room.
+Owns: the listening socket.
+Never: spins on a queue that it cannot empty; the connections wait there, those that exist go on.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Callable, Optional
+
+from vspcd.unix import listen
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import READ, Loop, Timer
+
+REST = 0.5
+
+
+class NoRoom(Exception):
+    """There is no process, descriptor or memory for another connection just now."""
+
+
+class Acceptor:
+    """Calls ``take(socket, peer)`` for each connection; it may raise NoRoom. ``name`` is for the log."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        name: str,
+        listener: socket.socket,
+        take: Callable[[socket.socket, str], None],
+    ) -> None:
+        self.listener = listener
+        self._loop = loop
+        self._log = log
+        self._name = name
+        self._take = take
+        self._resting: Optional[Timer] = None
+        self._watch()
+
+    def _watch(self) -> None:
+        self._resting = None
+        self._loop.watch(self.listener.fileno(), READ, self._ready, last=True)
+
+    def _ready(self, _events: int) -> None:
+        try:
+            for sock, peer in listen.accept(self.listener):
+                self._take(sock, peer)
+                if self.listener.fileno() < 0:
+                    return
+        except NoRoom as error:
+            self._rest(str(error))
+        except OSError as error:
+            self._rest(os.strerror(error.errno or 0))
+
+    def _rest(self, reason: str) -> None:
+        self._log.error("accept-paused", listener=self._name, seconds=REST, reason=reason)
+        if self.listener.fileno() >= 0:
+            self._loop.forget(self.listener.fileno())
+            self._resting = self._loop.call_later(REST, self._watch)
+
+    def close(self) -> None:
+        """Listen no longer."""
+        if self._resting is not None:
+            self._resting.cancel()
+        self._loop.forget(self.listener.fileno())
+        self.listener.close()
