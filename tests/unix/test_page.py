@@ -1,0 +1,135 @@
+"""The shared page: whole values between processes, and nobody sees a neighbour's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from tests.unix.test_process import status_of
+from vspcd.unix import page as pages
+from vspcd.unix.page import FIRST_CLIENT, HEAD, MAX_CLIENTS, WORDS, Arena, ClientFigures, map_page
+from vspcd.unix.process import fork
+
+LOW, HIGH = 0x0000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF
+
+
+@pytest.fixture
+def arena() -> Arena:
+    return Arena()
+
+
+def test_what_a_worker_writes_the_master_reads(arena: Arena) -> None:
+    number = arena.take()
+
+    def main() -> None:
+        map_page(arena.fd, number).words[HEAD] = 1 << 40
+
+    assert status_of(fork(main, {arena.fd})) == 0
+    assert arena.page(number).words[HEAD] == 1 << 40
+
+
+def test_a_value_is_never_seen_torn(arena: Arena) -> None:
+    number = arena.take()
+    words = arena.page(number).words
+    pid = fork(lambda: _alternate(arena.fd, number), {arena.fd})
+    seen: set[int] = set()
+    begun = time.monotonic()
+    try:
+        while len(seen) < 2 or time.monotonic() < begun + 0.5:
+            assert time.monotonic() < begun + 10
+            seen.update(words[HEAD] for _ in range(10000))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        status_of(pid)
+    assert seen == {LOW, HIGH}
+
+
+def _alternate(fd: int, number: int) -> None:
+    words = map_page(fd, number).words
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        for _ in range(1000):
+            words[HEAD] = HIGH
+            words[HEAD] = LOW
+
+
+def test_a_worker_cannot_look_at_the_masters_view_of_other_pages(arena: Arena) -> None:
+    mine, other = arena.take(), arena.take()
+    view = arena.page(other).words
+
+    def main() -> None:
+        map_page(arena.fd, mine)
+        print(view[HEAD])
+
+    assert os.WIFSIGNALED(status_of(fork(main, {arena.fd})))
+
+
+def test_a_worker_can_close_the_arena_once_it_has_its_page(arena: Arena) -> None:
+    number = arena.take()
+
+    def main() -> None:
+        page = map_page(arena.fd, number)
+        os.close(arena.fd)
+        page.words[HEAD] = 7
+
+    assert status_of(fork(main, {arena.fd})) == 0
+    assert arena.page(number).words[HEAD] == 7
+
+
+def test_a_page_that_was_given_back_is_clean_again(arena: Arena) -> None:
+    number = arena.take()
+    page = arena.page(number)
+    page.words[HEAD] = page.words[WORDS - 1] = 5
+    arena.give_back(number)
+    assert arena.take() == number
+    assert not any(arena.page(number).words)
+
+
+def test_pages_are_different(arena: Arena) -> None:
+    assert len({arena.take() for _ in range(100)}) == 100
+
+
+def test_when_all_pages_are_taken_it_says_so(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "ARENA_PAGES", 2)
+    arena.take()
+    arena.take()
+    with pytest.raises(MemoryError):
+        arena.take()
+
+
+def test_a_client_has_a_slot_of_its_own(arena: Arena) -> None:
+    page = arena.page(arena.take())
+    for client in (11, 12):
+        slot = page.take_client_slot(client)
+        page.words[slot + 1] = client * 100
+    assert page.clients() == {11: ClientFigures(11, 1100, 0, 0), 12: ClientFigures(12, 1200, 0, 0)}
+
+
+def test_a_slot_that_is_free_again_is_clean(arena: Arena) -> None:
+    page = arena.page(arena.take())
+    slot = page.take_client_slot(11)
+    page.words[slot + 1] = page.words[slot + 2] = page.words[slot + 3] = 9
+    page.words[slot] = 0
+    assert page.clients() == {}
+    assert page.take_client_slot(12) == slot
+    assert page.clients() == {12: ClientFigures(12, 0, 0, 0)}
+
+
+def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -> None:
+    page = arena.page(arena.take())
+    slots = {page.take_client_slot(client) for client in range(1, MAX_CLIENTS + 1)}
+    assert len(slots) == MAX_CLIENTS
+    assert min(slots) == FIRST_CLIENT
+    assert max(slots) + pages.CLIENT_WORDS <= WORDS
+    with pytest.raises(LookupError):
+        page.take_client_slot(MAX_CLIENTS + 1)
+
+
+def test_words_of_the_worker_and_of_clients_do_not_overlap() -> None:
+    named = [pages.HEAD, pages.BYTES_IN, pages.BYTES_OUT, pages.NOT_LOGGED, pages.LEG]
+    named += [pages.WIRE_IN, pages.WIRE_OUT, pages.BEAT]
+    assert len(set(named)) == len(named)
+    assert max(named) < FIRST_CLIENT

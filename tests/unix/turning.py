@@ -1,0 +1,59 @@
+"""Turns a loop until something holds, with a deadline. Owns nothing; never sleeps."""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from typing import Callable
+
+from vspcd.unix.loop import Loop
+
+PATIENCE = 10.0
+TICK = 0.01
+
+
+def until(loop: Loop, condition: Callable[[], object], what: str = "", seconds: float = PATIENCE) -> None:
+    """Serve the loop until the condition holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:g} s in vain: {what or condition}"
+        turn(loop)
+
+
+def turn(loop: Loop, seconds: float = TICK) -> None:
+    """One turn, which ends soon even when nothing happens."""
+    timer = loop.call_later(seconds, lambda: None)
+    loop.turn()
+    timer.cancel()
+
+
+def settle(loop: Loop, quiet: int = 3, most: int = 20000) -> int:
+    """Serve the loop until it has nothing to do for some turns; how many turns had work. Fails on a spin."""
+    idle = busy = 0
+    while idle < quiet:
+        if ready(loop):
+            idle, busy = 0, busy + 1
+        else:
+            idle += 1
+        turn(loop)
+        assert busy < most, "the loop does not come to rest"
+    return busy
+
+
+def ready(loop: Loop) -> bool:
+    """Whether the loop would serve a descriptor at once."""
+    return bool(select.select([loop._epoll.fileno()], [], [], 0)[0])
+
+
+def open_descriptors() -> set[int]:
+    """The descriptors that this process has open."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if leads_to(int(name))}
+
+
+def leads_to(fd: int) -> str:
+    """The file behind a descriptor, empty when it is closed."""
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return ""
