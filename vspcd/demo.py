@@ -113,7 +113,7 @@ def wait_console(daemon: subprocess.Popen[bytes], host: subprocess.Popen[bytes])
         if host.poll() is not None:
             raise Failed(f"vspcctl simulate ended with status {host.returncode}")
         for console in wait_status(daemon)["consoles"]:
-            if console["name"] == VM and console["state"] == "connected":
+            if console["name"] == VM and console["state"] == "connected" and console["socket"]:
                 return dict(console)
         time.sleep(0.1)
     raise Failed("the simulated VM has not come up")

@@ -34,7 +34,7 @@ def root(stack: ExitStack) -> Path:
 
 
 @pytest.fixture
-def start_daemon(root: Path, stack: ExitStack, request: pytest.FixtureRequest) -> StartDaemon:
+def start_daemon(root: Path, stack: ExitStack) -> StartDaemon:
     """start_daemon('log.dir=off') runs a daemon with settings of its own."""
 
     def start(*settings: str, config: Optional[Path] = None) -> Daemon:
@@ -43,7 +43,8 @@ def start_daemon(root: Path, stack: ExitStack, request: pytest.FixtureRequest) -
         return daemon.start()
 
     def end(daemon: Daemon) -> None:
-        request.node.add_report_section("call", "vspcd", daemon.log())
+        # Captured, and so shown with the report of a test that failed.
+        print(daemon.log())
         running = daemon.process is not None and daemon.process.poll() is None
         try:
             if running:

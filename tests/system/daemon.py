@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from tests.system import processes
-from tests.system.wait import until
+from tests.system.wait import Late, until
 
 Json = dict[str, Any]
 Address = tuple[str, int]
@@ -162,7 +162,10 @@ class Daemon:
             found = self.find(name)
             return found if found is not None and test(found) else None
 
-        return until(probe, f"{name} {what}; it is {self.find(name)}")
+        try:
+            return until(probe, f"{name} {what}")
+        except Late as late:
+            raise Late(f"{late}; it is {self.find(name)}") from None
 
     def wait_state(self, name: str, state: str) -> Json:
         return self.wait_console(name, lambda c: bool(c["state"] == state), f"is {state}")
@@ -178,19 +181,24 @@ class Daemon:
 
         return until(probe, f"a refusal says {words!r}; there are {self.refused()}")
 
-    def wait_log(self, words: str) -> str:
-        """The line of the daemon's own log that has these words."""
+    def wait_log(self, *words: str) -> str:
+        """The line of the daemon's own log that has all these words."""
 
         def probe() -> Optional[str]:
-            return next((line for line in self.log().splitlines() if words in line), None)
+            lines = self.log().splitlines()
+            return next((line for line in lines if all(word in line for word in words)), None)
 
         return until(probe, f"the daemon logs {words!r}")
 
+    def wait_open(self, name: str) -> Json:
+        """A new console takes clients a moment after its VM is there: its port is made durable first."""
+        return self.wait_console(name, lambda c: c["socket"] is not None, "takes clients")
+
     def socket_path(self, name: str) -> str:
-        return str(self.console(name)["socket"])
+        return str(self.wait_open(name)["socket"])
 
     def port(self, name: str) -> Address:
-        return "127.0.0.1", int(self.console(name)["port"])
+        return "127.0.0.1", int(self.wait_open(name)["port"])
 
     def log_file(self, name: str) -> Path:
         return Path(self.console(name)["log"])

@@ -178,12 +178,24 @@ def test_clients_of_one_console_hear_nothing_of_another(daemon: Daemon, dial: Di
     assert (web.read(9), bytes(db.data)) == (b"for web01", b"")
 
 
-def test_new_client_sees_the_end_of_what_was_said(start_daemon: StartDaemon, stack: ExitStack) -> None:
+def test_new_telnet_client_sees_the_end_of_what_was_said(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("clients.replay=8")
     vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
     vm.send(b"much earlier\r\nlogin: ")
-    until(lambda: daemon.console(vm.name)["bytes_in"] == 21, "the daemon has read it all")
-    assert stack.enter_context(UnixClient(daemon.socket_path(vm.name))).read(8) == b"\nlogin: "
+    daemon.wait_console(vm.name, lambda c: bool(c["bytes_in"] == 21), "is heard")
+    assert stack.enter_context(TelnetClient(daemon.port(vm.name))).read_until(b"login: ") == b"login: "
+
+
+@pytest.mark.parametrize("kind", ["unix", "raw"])
+def test_new_program_gets_nothing_of_what_was_said_before(
+    kind: str, daemon: Daemon, dial: Dial, stack: ExitStack
+) -> None:
+    vm = dial()
+    vm.send(b"$T05thread:01;#07")
+    daemon.wait_console(vm.name, lambda c: bool(c["bytes_in"] == 17), "is heard")
+    program = stack.enter_context(open_client(kind, daemon, vm))
+    vm.send(b"+")
+    assert program.read_until(b"+") == b"+"
 
 
 def test_console_cannot_have_more_clients_than_configured(

@@ -15,6 +15,7 @@ import pytest
 
 from tests.system import processes
 from tests.system.clients import PtyClient
+from tests.system.daemon import Daemon
 from tests.system.wait import until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -42,6 +43,10 @@ def guide(demo: PtyClient) -> bytes:
     return demo.read_until(READY)
 
 
+def clients(root: Path) -> int:
+    return len(Daemon(root / ".demo").console("demo")["clients"])
+
+
 def descendants(pid: int) -> list[int]:
     """Living processes that stem from pid, whatever session they are in."""
     children = processes.children(pid)
@@ -49,10 +54,12 @@ def descendants(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("tool", ["vspcctl", "telnet", "socat"])
-def test_printed_command_opens_the_console(tool: str, demo: PtyClient, stack: ExitStack) -> None:
+def test_printed_command_opens_the_console(tool: str, demo: PtyClient, root: Path, stack: ExitStack) -> None:
     lines = [line.strip() for line in guide(demo).decode().splitlines()]
     command = next(line for line in lines if re.match(rf"(\S*/)?{tool} .*(console|127\.0\.0\.1|UNIX)", line))
     client = stack.enter_context(PtyClient(["sh", "-c", command]))
+    until(lambda: clients(root) == 1, "the client is attached")
+    client.send(b"\r")
     client.read_until(re.compile(rb"[$#] "))
     client.send(b"echo $((6*7)) is the answer\r")
     client.read_until(b"42 is the answer")

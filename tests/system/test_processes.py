@@ -66,9 +66,10 @@ def test_worker_count_of_descriptors_does_not_grow_with_other_vms(daemon: Daemon
 def test_idle_system_does_not_wake_up(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
     vms = [dial(name=f"vm{number}") for number in range(3)]
     for vm in vms:
-        vm.send(b"x" * 100)
-        stack.enter_context(UnixClient(daemon.socket_path(vm.name))).read(100)
+        client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
         daemon.wait_clients(vm.name, 1)
+        vm.send(b"x" * 100)
+        client.read(100)
     pids = daemon.members()
     until(lambda: is_quiet(pids), "work that was put off is done")
     before = {pid: processes.wake_ups(pid) for pid in pids}

@@ -127,6 +127,7 @@ def test_same_uuid_from_elsewhere_is_welcome_once_the_vm_has_gone(
 
 def test_many_reconnects_leave_one_worker_and_no_open_files(daemon: Daemon, dial: Dial) -> None:
     vm = dial()
+    daemon.wait_open(vm.name)
     files = len(processes.open_files(daemon.pid))
     for _ in range(20):
         vm.close()

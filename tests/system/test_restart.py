@@ -8,7 +8,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.system.clients import TcpClient, UnixClient
+from tests.system.clients import TcpClient, TelnetClient, UnixClient
 from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.vm import FakeVm, close_all
@@ -84,8 +84,8 @@ def test_new_client_sees_the_log_of_before_the_restart(daemon: Daemon, dial: Dia
     vm.close()
     daemon.stop()
     daemon.start()
-    client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
-    assert client.read(18) == b"before the restart"
+    client = stack.enter_context(TelnetClient(daemon.port(vm.name)))
+    assert client.read_until(b"restart").endswith(b"before the restart")
 
 
 def test_log_goes_on_after_a_restart(daemon: Daemon, dial: Dial) -> None:
@@ -111,7 +111,7 @@ def test_port_that_someone_else_holds_at_start_moves_and_says_so(
     daemon.start()
     moved = daemon.port(vm.name)
     assert moved[1] != taken
-    assert str(moved[1]) in daemon.wait_log(str(taken))
+    daemon.wait_log(str(taken), str(moved[1]))
     again = dial(uuid=vm.uuid)
     stack.enter_context(TcpClient(moved)).send(b"found you")
     assert again.read(9) == b"found you"

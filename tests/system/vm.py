@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid as uuids
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple, Optional, Union
 
 from tests.system.wait import PATIENCE, Deadline, Late
@@ -245,13 +245,18 @@ class FakeVm:
         return [token.payload[0] for token in self.heard if isinstance(token, Sub) and token.option == VMWARE]
 
 
-def handshake_all(vms: Sequence[FakeVm]) -> None:
-    """All VMs step by step side by side, as after the restart of a whole estate."""
-    for steps in zip(*(vm.steps() for vm in vms)):
+def dial_all(proxy: tuple[str, int], ports: Iterable[dict[str, str]]) -> list[FakeVm]:
+    """Many VMs side by side, each step of one beside that of the others, as after the restart of an estate."""
+    vms = []
+    for port in ports:
+        vms.append(FakeVm(proxy, **port))
+        vms[-1].send_raw(vms[-1].steps()[0].says)
+    for number, steps in enumerate(zip(*(vm.steps() for vm in vms))):
         for vm, step in zip(vms, steps):
-            vm.send_raw(step.says)
+            vm.send_raw(step.says if number else b"")
         for vm, step in zip(vms, steps):
             vm.hear(*step.awaits)
+    return vms
 
 
 def close_all(vms: Iterable[FakeVm]) -> None:
