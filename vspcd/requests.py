@@ -162,8 +162,8 @@ class Requests:
 
     def stop(self, _message: Message, origin: str) -> Answer:
         """End the daemon."""
-        self._stop(f"vspcctl stop by {origin}")
         yield _done("vspcd is stopping"), []
+        self._stop(f"vspcctl stop by {origin}")
 
 
 def _batches(consoles: list[Console]) -> Iterator[Iterable[Console]]:

@@ -116,7 +116,9 @@ class Conversation:
             for sock in socks:
                 sock.close()
         if packet.get("end"):
-            self._answer = None
+            answer, self._answer = self._answer, None
+            # What an answer does after its last packet, it does when that packet is out.
+            self._loop.call_later(0, lambda: _finish(answer))
         else:
             self._loop.call_later(0, self._continue)
 
@@ -125,6 +127,11 @@ class Conversation:
         self._answer = None
         self._channel.close()
         self._over(self)
+
+
+def _finish(answer: Optional[Answer]) -> None:
+    for _ in answer or ():
+        pass  # nothing is sent behind the end
 
 
 def refusal_packet(code: str, text: str) -> dict[str, Any]:

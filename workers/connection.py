@@ -23,6 +23,9 @@ from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE, Loop
 from workers.leg import NO_DATA, Leg, LegGone
 
 BUFFER = 262144
+MESSAGES_PER_TURN = 200
+"""A flood of protocol messages must not keep the console's clients and the master waiting."""
+
 CLOSED = "closed by the VM's host"
 NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
 _IAC = re.compile(b"\xff")
@@ -62,6 +65,7 @@ class Connection:
         self.closed = False
         self.telnet_seen = False
         self.declined = False  # it has said that it does not speak VMware's extension
+        self._more = False  # the turn ended before all that was whole had been dealt with
         self._view = room.view
 
     @property
@@ -108,7 +112,7 @@ class Connection:
             return
         self.send_replies()
         self.leg.consume(size, self._view)
-        if self.paused:
+        if self.paused or (self._more and size < seen):
             self.leg.sleep_until(1)  # what is left may well be whole
             return
         self.leg.sleep_until(seen - size + 1)
@@ -118,10 +122,12 @@ class Connection:
     def _hand_on(self, seen: int) -> int:
         """Deal with the complete part of what was seen: its size."""
         if _IAC.search(self._view, 0, seen) is None:
+            self._more = False
             self.handlers.data(self, self._view[:seen])
             return seen
         seen_bytes = bytes(self._view[:seen])
-        size = 0
+        size = messages = 0
+        self._more = False
         while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes):
             begin = size
             for token, end in found:
@@ -130,7 +136,9 @@ class Connection:
                 else:
                     self._protocol(token)
                 size = begin + end
-                if self.closed or self.paused:
+                messages += not isinstance(token, bytes)
+                if self.closed or self.paused or messages >= MESSAGES_PER_TURN:
+                    self._more = True
                     return size
             # A fault is reported only when it stands first: look at what is left once more.
         return size

@@ -80,8 +80,8 @@ class Shell:
         """Send the master a message. Without a master it goes nowhere."""
         try:
             self._channel.send({"type": message, **fields})
-        except ChannelClosed:
-            self.log.debug("not-told", message=message)
+        except ChannelClosed as error:
+            self.log.warning("not-told", message=message, reason=str(error))
 
     def changed(self) -> None:
         """There are new bytes in a log: somebody should bring them to the disk."""

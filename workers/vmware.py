@@ -16,6 +16,7 @@ from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import Session
 from vspcd.proto.vmware_codes import BadIdentity, BiosUuid, Event, Line, LocationUuid, Named, format_uuid
+from vspcd.unix.loop import Timer
 from vspcd.unix.page import LEG
 from workers.connection import CLOSED, Connection, Room
 from workers.console import Console
@@ -23,6 +24,8 @@ from workers.contest import Contest, Newcomer
 from workers.leg import Leg, LegGone
 from workers.negotiation import Negotiation
 from workers.shell import Shell, Start, socket_of
+
+FACTS_AFTER = 0.05
 
 
 class VmwareWorker:
@@ -35,6 +38,9 @@ class VmwareWorker:
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
         self.contest: Optional[Contest] = None
+        self.facts_due: Optional[Timer] = None
+        self.line = line_as_dict(LineSettings())
+        self.breaks = 0
         self.shell.serve(
             {
                 "own": self._own,
@@ -218,16 +224,29 @@ class VmwareWorker:
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
         assert self.console is not None
-        if isinstance(event, Named):
-            self.console.rename(event.name)
-        elif isinstance(event, Break):
-            self.console.journal.event("break", {"on": event.on})
-        elif isinstance(event, Line):
-            self.console.journal.event("line", line_as_dict(event.settings))
-        elif isinstance(event, BadIdentity):
+        if isinstance(event, BadIdentity):
             raise PeerError(event.reason)
-        if isinstance(event, (Named, Line, BiosUuid, LocationUuid)):
-            self._tell_facts()
+        if isinstance(event, Break):
+            self.breaks += event.on
+        if isinstance(event, (Named, Line, Break, BiosUuid, LocationUuid)) and self.facts_due is None:
+            self.facts_due = self.shell.loop.call_later(FACTS_AFTER, self._note_facts)
+
+    def _note_facts(self) -> None:
+        """Note what the VM's host has said of it: of a flood, only the last word counts."""
+        self.facts_due = None
+        connection, console = self.connection, self.console
+        if connection is None or console is None:
+            return
+        if connection.session.name is not None:
+            console.rename(connection.session.name)
+        line = line_as_dict(connection.session.line)
+        if line != self.line:
+            self.line = line
+            console.journal.event("line", line)
+        if self.breaks:
+            console.journal.event("break", {"count": self.breaks})
+            self.breaks = 0
+        self._tell_facts()
 
     def _tell_facts(self) -> None:
         connection, console = self.connection, self.console
@@ -239,7 +258,7 @@ class VmwareWorker:
             name=console.name,
             bios_uuid=session.bios_uuid and format_uuid(session.bios_uuid),
             location_uuid=session.location_uuid and format_uuid(session.location_uuid),
-            line=line_as_dict(session.line) if session.line != LineSettings() else {},
+            line=self.line if session.line != LineSettings() else {},
         )
 
     def room(self, connection: Connection) -> None:

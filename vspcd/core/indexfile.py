@@ -24,7 +24,7 @@ MARK_EVERY = 1.0
 """Seconds within which bytes come without a new mark."""
 LINE_LIMIT = 65536
 
-_LINE = re.compile(rb"(\d{1,16}) (-?\d{1,20}) ([a-z][a-z-]*)(?: (\{.*\}))?", re.ASCII)
+_LINE = re.compile(rb"(\d{1,16}) (\d{1,20}|-\d{1,20}(?= base)) ([a-z][a-z-]*)(?: (\{.*\}))?", re.ASCII)
 _BASE = re.compile(rb" base\n")
 
 

@@ -71,9 +71,10 @@ class Channel:
         The descriptors stay the caller's: what cannot be sent at once is duplicated.
         """
         data = control.encode(message)
+        fds = list(fds)
         if self.sock.fileno() < 0:
             raise ChannelClosed("the channel is closed")
-        if not self._queue and self._transmit(data, list(fds)):
+        if not self._queue and self._transmit(data, fds):
             return
         if len(self._queue) >= QUEUE_LIMIT:
             raise ChannelClosed(f"{QUEUE_LIMIT} packets were not read")

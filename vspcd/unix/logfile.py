@@ -26,6 +26,8 @@ SYNC_EVERY = 0.4
 ROTATE_EVERY = 0.2  # a directory that refuses to rename must not cost a rotation per write
 MAX_SEGMENTS = 32
 INDEX_BLOCK = 65536
+INDEX_LIMIT = 16 << 20  # bytes; a VM that only makes events must not fill the disk with them
+POSITION_LIMIT = 1 << 60  # no console ever says that much: a larger number is damage
 FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 MODE = 0o640
 
@@ -65,6 +67,7 @@ class LogFile:
         self._file = -1
         self._index = -1
         self._size = 0
+        self._index_size = 0
         self._gap = 0
         self._gapped = False
         self._failing = ""
@@ -110,9 +113,13 @@ class LogFile:
             self._lose(len(view) - done, os.strerror(error.errno or 0))
             return
         self._wrote(done)
-        if self._size >= self.settings.max_size and time.monotonic() - self._rotated >= ROTATE_EVERY:
+        if self._due_to_rotate(self._size >= self.settings.max_size):
             # The bytes just written are not yet in the head.
             self._rotate(self.head + len(view))
+
+    def _due_to_rotate(self, full: bool) -> bool:
+        full = full or self._index_size >= INDEX_LIMIT
+        return full and time.monotonic() - self._rotated >= ROTATE_EVERY
 
     def _wrote(self, size: int) -> None:
         self._size += size
@@ -172,6 +179,7 @@ class LogFile:
             self._lose(0, os.strerror(error.errno or 0))
             return False
         self._size = os.fstat(self._file).st_size
+        self._index_size = os.fstat(self._index).st_size
         if head is None:
             base, last = self._index_end()
             self._segments.begin(base, 0, self._file, self._size)
@@ -194,6 +202,8 @@ class LogFile:
             if begin:
                 cut = lines.pop(0)
             for entry in filter(None, map(parse_line, reversed(lines))):
+                if abs(entry.position) > POSITION_LIMIT:
+                    continue
                 if entry.word == "base":
                     return entry.position, entry.position if last is None else last
                 if last is None:
@@ -307,6 +317,8 @@ class LogFile:
 
     def event(self, word: str, facts: dict[str, object], at: Optional[int] = None) -> None:
         """Note an event at this position, or at ``at``."""
+        if at is None and self._due_to_rotate(False):
+            self._rotate(self.head)
         position = self.head if at is None else at
         text = f" {json.dumps(facts, separators=(',', ':'))}" if facts else ""
         self._write_index(f"{int(time.time() * 1000)} {position} {word}{text}\n")
@@ -317,7 +329,7 @@ class LogFile:
     def _write_index(self, line: str) -> None:
         if self._index >= 0:
             try:
-                os.write(self._index, line.encode())
+                self._index_size += os.write(self._index, line.encode())
             except OSError:
                 pass  # the log itself tells of a disk in trouble
 
