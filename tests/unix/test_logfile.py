@@ -1,0 +1,459 @@
+"""Console logs: the VM's bytes exactly, over rotations and restarts, each to be found again."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.unix.logs import STEM, Folder
+from tests.unix.turning import open_descriptors
+from vspcd.core.indexfile import Index
+from vspcd.unix import logfile
+from vspcd.unix.logfile import TAIL, LogFile
+
+EVERYTHING = bytes(range(256))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
+    monkeypatch.setattr(logfile, "ROTATE_EVERY", 0.0)
+    made = Folder(tmp_path)
+    yield made
+    made.close()
+
+
+def noise(size: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size)
+
+
+def read_all(log: LogFile, position: int, chunk: int = 4096) -> bytes:
+    """Everything from a position on, as a client is fed."""
+    found = bytearray()
+    while position < log.head:
+        data = log.read(position, chunk)
+        assert data, f"nothing at {position} of {log.head}"
+        found += data
+        position += len(data)
+    return bytes(found)
+
+
+# Exact bytes
+
+
+def test_the_file_holds_exactly_what_the_vm_sent(folder: Folder) -> None:
+    log = folder.log()
+    for piece in (EVERYTHING, b"\xff\xff\x00\x11\r\n", b"", EVERYTHING[::-1]):
+        log.append(piece)
+    assert folder.content() == EVERYTHING + b"\xff\xff\x00\x11\r\n" + EVERYTHING[::-1]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_sort_of_buffer_can_be_appended_and_reused_by_its_owner(folder: Folder, kind: type) -> None:
+    log = folder.log()
+    owned = bytearray(b"first")
+    log.append(kind(owned))
+    owned[:] = b"other"
+    assert (log.read(0, 10), folder.content()) == (b"first", b"first")
+
+
+def test_bytes_are_in_the_file_when_append_returns(folder: Folder) -> None:
+    folder.log().append(b"at once")
+    assert folder.content() == b"at once"
+
+
+def test_the_log_is_not_for_everybody(folder: Folder) -> None:
+    folder.log()
+    assert folder.file().stat().st_mode & 0o007 == 0
+    assert folder.file("idx").stat().st_mode & 0o007 == 0
+
+
+def test_a_symbolic_link_in_the_place_of_the_log_is_not_followed(folder: Folder, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_bytes(b"mine")
+    folder.file().symlink_to(target)
+    folder.log().append(b"yours")
+    assert target.read_bytes() == b"mine"
+    assert folder.troubles
+
+
+# Reading
+
+
+def test_reading_at_the_head_gives_nothing_yet(folder: Folder) -> None:
+    log = folder.log()
+    assert log.read(0, 10) == b""
+    log.append(b"abc")
+    assert log.read(3, 10) == b""
+
+
+def test_what_has_left_memory_is_read_from_the_file(folder: Folder) -> None:
+    log = folder.log()
+    data = noise(5 * TAIL)
+    for at in range(0, len(data), 10000):
+        log.append(data[at : at + 10000])
+    assert log.tail.start > 0
+    assert read_all(log, 0) == data
+
+
+def test_without_logging_what_has_left_memory_is_gone_and_what_follows_can_be_found(folder: Folder) -> None:
+    log = folder.log(enabled=False)
+    data = noise(5 * TAIL)
+    log.append(data)
+    assert log.read(0, 10) is None
+    there = log.next_readable(0)
+    assert read_all(log, there) == data[there:]
+    assert list(folder.path.iterdir()) == []
+
+
+def test_a_laggard_reads_on_over_several_rotations(folder: Folder) -> None:
+    log = folder.log(max_size=20000, keep=2)
+    data = noise(6 * TAIL)
+    for at in range(0, len(data), 7000):
+        log.append(data[at : at + 7000])
+    assert read_all(log, 0) == data  # also what no longer has a name
+
+
+def test_a_laggard_that_asks_for_little_reads_the_same(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    data = noise(3 * TAIL)
+    for at in range(0, len(data), 9000):
+        log.append(data[at : at + 9000])
+    assert read_all(log, 1, 777) == data[1:]
+
+
+def test_a_reader_past_too_many_rotations_is_told_where_it_can_go_on(folder: Folder) -> None:
+    log = folder.log(max_size=5000)
+    data = noise(10 * TAIL)
+    for at in range(0, len(data), 5000):
+        log.append(data[at : at + 5000])
+    log.release(0)
+    assert log.read(0, 10) is None
+    there = log.next_readable(0)
+    assert 0 < there < log.tail.start
+    assert read_all(log, there) == data[there:]
+
+
+def test_released_files_are_closed_and_others_kept(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    before = len(open_descriptors())
+    for _ in range(10):
+        log.append(noise(1000))
+    log.release(log.head)
+    assert len(open_descriptors()) == before
+
+
+def test_closing_closes_everything(tmp_path: Path) -> None:
+    before = open_descriptors()
+    folder = Folder(tmp_path)
+    log = folder.log(max_size=1000)
+    for _ in range(5):
+        log.append(noise(1000))
+    folder.close()
+    assert open_descriptors() == before
+
+
+# Rotation by size
+
+
+def test_rotated_files_joined_are_what_the_vm_sent(folder: Folder) -> None:
+    log = folder.log(max_size=1000, keep=3)
+    data = noise(3500)
+    for at in range(0, len(data), 500):
+        log.append(data[at : at + 500])
+    joined = b"".join(folder.content(f"log.{n}") for n in (3, 2, 1)) + folder.content()
+    assert joined == data
+
+
+def test_no_more_rotated_files_are_kept_than_asked_for(folder: Folder) -> None:
+    log = folder.log(max_size=100, keep=2)
+    for _ in range(10):
+        log.append(noise(100))
+    names = sorted(path.name.split(".", 1)[1] for path in folder.path.iterdir())
+    assert names == ["idx", "idx.1", "idx.2", "log", "log.1", "log.2"]
+
+
+def test_with_none_kept_the_old_file_goes(folder: Folder) -> None:
+    log = folder.log(max_size=100, keep=0)
+    log.append(b"x" * 100)
+    log.append(b"young")
+    assert sorted(path.name for path in folder.path.iterdir()) == [f"{STEM}.idx", f"{STEM}.log"]
+    assert folder.content() == b"young"
+
+
+def test_a_position_lies_where_the_base_of_its_file_says(folder: Folder) -> None:
+    log = folder.log(max_size=1000, keep=3)
+    data = noise(3700)
+    for at in range(0, len(data), 500):
+        log.append(data[at : at + 500])
+    first = 0
+    for number in (3, 2, 1, None):
+        tail = "" if number is None else f".{number}"
+        size = len(folder.content(f"log{tail}"))
+        assert folder.words(f"idx{tail}")[0] == "base"
+        assert folder.at(first, size, number) == data[first : first + size]
+        first += size
+    assert first == len(data)
+
+
+def test_the_index_tells_that_and_where_a_file_ended(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    log.append(noise(1200))
+    last = folder.lines("idx.1")[-1]
+    assert (last[1], last[2]) == ("1200", "rotated")
+    assert folder.bases() == [1200]
+
+
+def test_rotations_are_not_more_frequent_than_a_few_a_second(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "ROTATE_EVERY", 60.0)
+    log = folder.log(max_size=10)
+    for _ in range(5):
+        log.append(b"x" * 20)
+    assert len(folder.content("log.1")) == 20
+    assert len(folder.content()) == 80
+
+
+def test_a_directory_that_refuses_to_rename_costs_no_byte(folder: Folder) -> None:
+    """Rotated names are directories with something in them: rename fails, whoever asks."""
+    for suffix in ("log.1", "idx.1"):
+        (folder.file(suffix) / "occupied").mkdir(parents=True)
+    log = folder.log(max_size=1000, keep=1)
+    data = noise(5000)
+    for at in range(0, len(data), 500):
+        log.append(data[at : at + 500])
+    assert folder.content() == data
+    assert read_all(log, 0) == data
+    assert folder.at(4000, 1000) == data[4000:]
+    assert any("cannot rotate" in trouble for trouble in folder.troubles)
+    assert log.not_logged == 0
+
+
+def test_a_rotation_that_fails_for_ever_does_not_use_up_descriptors(folder: Folder) -> None:
+    for suffix in ("log.1", "idx.1"):
+        (folder.file(suffix) / "occupied").mkdir(parents=True)
+    log = folder.log(max_size=10, keep=1)
+    before = len(open_descriptors())
+    for _ in range(200):
+        log.append(b"x" * 10)
+        log.release(log.head)
+    assert len(open_descriptors()) <= before + logfile.MAX_SEGMENTS
+
+
+# Rename and reopen
+
+
+def rename_away(folder: Folder, *suffixes: str) -> None:
+    for suffix in suffixes:
+        os.rename(folder.file(suffix), folder.file(f"{suffix}.moved"))
+
+
+def test_nothing_is_lost_when_someone_renames_the_log_and_says_so(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"before,")
+    rename_away(folder, "log", "idx")
+    log.append(b"between,")
+    log.reopen()
+    log.append(b"after")
+    assert folder.content("log.moved") == b"before,between,"
+    assert folder.content() == b"after"
+    assert folder.at(15, 5) == b"after"
+    assert read_all(log, 0) == b"before,between,after"
+
+
+def test_reopening_without_a_rename_changes_nothing(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"one,")
+    before = folder.content("idx")
+    log.reopen()
+    log.append(b"two")
+    assert folder.content() == b"one,two"
+    assert folder.content("idx") == before
+
+
+def test_a_log_that_was_deleted_is_begun_again(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"one")
+    folder.file().unlink()
+    log.reopen()
+    log.append(b"two")
+    assert folder.content() == b"two"
+    assert folder.at(3, 3) == b"two"
+
+
+def test_when_only_the_index_was_renamed_the_new_one_fits_the_log(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    log.append(noise(1000))
+    log.append(b"abc")
+    rename_away(folder, "idx")
+    log.reopen()
+    log.append(b"def")
+    assert folder.content() == b"abcdef"
+    assert folder.at(1003, 3) == b"def"
+
+
+def test_when_only_the_log_was_renamed_the_index_goes_on_with_a_new_base(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"before,")
+    rename_away(folder, "log")
+    log.reopen()
+    log.append(b"after")
+    assert folder.at(7, 5) == b"after"
+
+
+def test_reopening_leaks_no_descriptor(folder: Folder) -> None:
+    log = folder.log()
+    before = len(open_descriptors())
+    for number in range(5):
+        log.append(b"x")
+        for suffix in ("log", "idx"):
+            os.rename(folder.file(suffix), folder.file(f"{suffix}.{number}"))
+        log.reopen()
+        log.release(log.head)
+    assert len(open_descriptors()) == before
+
+
+# Restarts
+
+
+def restarted(folder: Folder, log: LogFile, **settings: object) -> LogFile:
+    log.close()
+    return folder.log(**settings)
+
+
+def test_positions_go_on_over_a_restart(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"before,")
+    log = restarted(folder, log)
+    assert log.head == 7
+    log.append(b"after")
+    assert folder.at(7, 5) == b"after"
+    assert read_all(log, 0) == b"before,after"
+
+
+def test_positions_go_on_over_a_rotation_and_a_restart(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    data = noise(1700)
+    log.append(data[:1000])
+    log.append(data[1000:])
+    log = restarted(folder, log, max_size=1000)
+    assert log.head == 1700
+    assert log.read(1000, 700) == data[1000:]
+    assert log.read(0, 10) is None
+    assert log.next_readable(0) == 1000
+
+
+def test_positions_go_on_when_the_rotation_was_the_last_thing_before_a_restart(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    log.append(noise(1000))
+    assert restarted(folder, log).head == 1000
+
+
+def test_positions_go_on_when_the_log_was_renamed_while_nobody_served_the_console(folder: Folder) -> None:
+    """logrotate takes *.log; the index stays, and its last line tells how far the journal was."""
+    log = folder.log()
+    log.append(b"before,")
+    log.event("stopped", {})
+    log.close()
+    rename_away(folder, "log")
+    log = folder.log()
+    assert log.head == 7
+    log.append(b"after")
+    assert folder.at(7, 5) == b"after"
+
+
+def test_positions_go_on_when_a_rotation_was_cut_short(folder: Folder) -> None:
+    """Killed between the two renames: the log is new, the index is not."""
+    log = folder.log(max_size=1000)
+    log.append(noise(900))
+    log.event("rotated", {})
+    log.close()
+    rename_away(folder, "log")
+    assert folder.log().head == 900
+
+
+def test_a_log_without_its_index_is_read_from_its_beginning(folder: Folder) -> None:
+    folder.file().write_bytes(b"older")
+    log = folder.log()
+    log.append(b",new")
+    assert (log.head, read_all(log, 0)) == (9, b"older,new")
+
+
+def test_a_damaged_index_is_no_obstacle(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"before,")
+    log.close()
+    with folder.file("idx").open("ab") as index:
+        index.write(b"\x00\xff garbage\n1 2\n 9 base\n12 x base\n34")
+    log = folder.log()
+    assert log.head == 7
+    log.append(b"after")
+    assert folder.content() == b"before,after"
+
+
+def test_a_line_cut_off_by_a_crash_does_not_cost_the_position(folder: Folder) -> None:
+    log = folder.log(max_size=1000)
+    log.append(noise(1000))
+    log.close()
+    with folder.file("idx").open("ab") as index:
+        index.write(b"1234 56")
+    folder.log(max_size=1000).append(b"after")
+    assert folder.log().head == 1005
+
+
+def test_a_long_index_does_not_slow_a_start(folder: Folder) -> None:
+    """A month of marks on a console that talks all the time, and no rotation."""
+    folder.file().write_bytes(b"x" * 100)
+    line = b"1700000000000 12345 mark\n"
+    folder.file("idx").write_bytes(b"1700000000000 12300 base\n" + line * (16 * 1024 * 1024 // len(line)))
+    begun = time.process_time()
+    log = folder.log()
+    assert time.process_time() - begun < 6  # by far less; looking at blocks again and again takes a minute
+    assert log.head == 12400
+
+
+def test_the_base_is_found_wherever_it_lies_in_the_index(folder: Folder) -> None:
+    folder.file().write_bytes(b"x" * 10)
+    line = b"1700000000000 777 mark\n"
+    for before in range(logfile.INDEX_BLOCK // len(line) - 3, logfile.INDEX_BLOCK // len(line) + 3):
+        folder.file("idx").write_bytes(b"1700000000000 770 base\n" + line * before)
+        log = folder.log()
+        assert log.head == 780
+        log.close()
+
+
+# The index
+
+
+def test_marks_tell_at_most_once_a_second_how_far_the_journal_was(folder: Folder) -> None:
+    log = folder.log()
+    for _ in range(100):
+        log.append(b"x")
+    assert folder.words().count("mark") == 1
+
+
+def test_an_event_is_noted_with_its_position_and_facts(folder: Folder) -> None:
+    log = folder.log()
+    log.append(b"abc")
+    log.event("renamed", {"to": "web\n01 \x1b größe"})
+    entry = list(Index(folder.content("idx")).entries())[-1]
+    assert (entry[0].word, entry[1]) == ("renamed", 3)
+    assert entry[0].details() == {"to": "web\n01 \x1b größe"}
+
+
+def test_somebody_is_asked_to_bring_bytes_to_the_disk_but_not_for_each(folder: Folder) -> None:
+    log = folder.log()
+    for _ in range(100):
+        log.append(b"x")
+    assert folder.changes == 1
+
+
+@pytest.mark.parametrize("sync", ["always", "never"])
+def test_nobody_is_asked_when_bytes_are_synced_at_once_or_never(folder: Folder, sync: str) -> None:
+    folder.log(sync=sync).append(b"x")
+    assert folder.changes == 0
