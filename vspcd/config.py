@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import yaml
 
@@ -26,6 +26,22 @@ __all__ = ["Config", "ConfigError", "Key", "describe", "differences", "load", "r
 Place = Callable[[yaml.Node, str], str]
 LOOPBACK = "127.0.0.1"
 QUOTES = "; a value that begins with one of : [ { * & @ needs quotes"
+
+
+class _Need(NamedTuple):
+    """A key that makes no sense without a certificate, when it has been given a value such as this."""
+
+    key: str
+    given: Callable[[Any], bool]
+    wrong: str
+
+
+_NEEDS = (
+    _Need("ports.tls", bool, "there is no TLS without a certificate"),
+    _Need("tls.mode", lambda mode: mode == "required", "there is no TLS without a certificate"),
+    _Need("tls.key", lambda path: path is not None, "a key is of no use without its certificate"),
+    _Need("tls.client_ca", lambda path: path is not None, "there is no TLS without a certificate of our own"),
+)
 
 
 class ConfigError(Exception):
@@ -57,6 +73,7 @@ def load(path: Optional[Path] = None, overrides: Sequence[str] = (), root: Optio
         _confine(draft, top)
     config = _resolve_log_dir(build(draft.values, top))
     _find_clashes(draft, config)
+    _find_contradictions(draft, config)
     if draft.problems:
         raise ConfigError(draft.problems)
     return config
@@ -222,6 +239,23 @@ def _find_clashes(draft: _Draft, config: Config) -> None:
             draft.problems.append(
                 f"{place}: port {second[1]} is wanted twice, by {one} and by {other}; give each its own"
             )
+
+
+def _find_contradictions(draft: _Draft, config: Config) -> None:
+    """Keys that are right each by itself and not together."""
+    unread = "tls.certificate" in draft.places.keys() - draft.values.keys()
+    if config.tls.certificate is None and not unread:
+        draft.problems.extend(
+            f"{draft.places[need.key]}: {need.wrong}; set tls.certificate too"
+            for need in _NEEDS
+            if need.given(value_of(config, need.key))
+        )
+    if config.vmotion.limit > config.vmotion.timeout:
+        place = draft.places.get("vmotion.limit") or draft.places["vmotion.timeout"]
+        draft.problems.append(
+            f"{place}: a move is given up before the VM's host would wait no longer;"
+            " expected vmotion.limit to be less than vmotion.timeout"
+        )
 
 
 def _overlap(first: Address, second: Address) -> bool:

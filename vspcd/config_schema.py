@@ -17,6 +17,7 @@ from typing import Any, Optional, TypeVar
 
 from vspcd import config_values as kinds
 from vspcd.config_values import Address, Kind, Network, compose
+from vspcd.unix.page import MAX_CLIENTS
 
 T = TypeVar("T")
 
@@ -62,6 +63,70 @@ class Proxy:
     max_pending_per_source: int = _key(
         kinds.integer(1, 1000000), "250", "the same, from one address", reloads=True
     )
+    balancers: tuple[Network, ...] = _key(
+        kinds.NETWORKS,
+        "[]",
+        "networks of load balancers, whose connections begin with a PROXY protocol header (v1 or v2)",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Encrypted connections."""
+
+    mode: str = _key(
+        kinds.choice("auto", "required", "off"),
+        "auto",
+        "the VM port takes plain and, with a certificate, TLS connections; TLS alone; or plain alone",
+        reloads=True,
+    )
+    certificate: Optional[Path] = _key(
+        kinds.OPTIONAL_FILE,
+        "null",
+        "PEM file with the certificate and what else is in its chain",
+        reloads=True,
+    )
+    key: Optional[Path] = _key(
+        kinds.OPTIONAL_FILE,
+        "null",
+        "PEM file with the private key; null: it is in the certificate's file",
+        reloads=True,
+    )
+    client_ca: Optional[Path] = _key(
+        kinds.OPTIONAL_FILE,
+        "null",
+        "PEM file; when set, a VM's host must show a certificate that one of these has signed",
+        reloads=True,
+    )
+    min_version: str = _key(
+        kinds.choice("1.0", "1.1", "1.2", "1.3"),
+        '"1.2"',
+        "the oldest TLS version; 1.0 and 1.1 are broken, and bring weak ciphers with them",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
+class Vmotion:
+    """VMs that move between hosts."""
+
+    timeout: float = _key(
+        kinds.DURATION, "120s", "a move that has not ended by then is given up", reloads=True
+    )
+    limit: float = _key(kinds.DURATION, "5s", "the time that a VM's host gives us to let it go", reloads=True)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """How a VM is known."""
+
+    fallback: str = _key(
+        kinds.choice("none", "bios"),
+        "none",
+        "a VM without a usable VC UUID is refused, or known by its BIOS UUID",
+        reloads=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +155,7 @@ class Ports:
         "a console with neither VM nor client for this long is forgotten",
         reloads=True,
     )
+    tls: bool = _key(kinds.BOOLEAN, "false", "whether these ports speak TLS, with tls.certificate")
 
 
 @dataclass(frozen=True)
@@ -129,7 +195,7 @@ class Clients:
     max_lag: int = _key(
         kinds.size(1), "1G", "a client further behind than this is moved forward, visibly", reloads=True
     )
-    max: int = _key(kinds.integer(1, 10000), "64", "clients that one console may have", reloads=True)
+    max: int = _key(kinds.integer(1, MAX_CLIENTS), "64", "clients that one console may have", reloads=True)
 
 
 @dataclass(frozen=True)
@@ -152,6 +218,9 @@ class Config:
     """The whole configuration. `root` is the --root that it was loaded with, no key."""
 
     proxy: Proxy = _section(Proxy)
+    tls: Tls = _section(Tls)
+    vmotion: Vmotion = _section(Vmotion)
+    identity: Identity = _section(Identity)
     admin: Admin = _section(Admin)
     ports: Ports = _section(Ports)
     sockets: Sockets = _section(Sockets)

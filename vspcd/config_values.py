@@ -137,7 +137,8 @@ DURATION = Kind("a time above 0, such as 10 (seconds), 90s, 15m, 24h or 7d", _du
 
 def choice(*words: str) -> Kind[str]:
     def parse(node: yaml.Node) -> str:
-        text = _text(node, "one of the words")
+        is_off = node.tag == _TAG + "bool"  # YAML takes the word off for false
+        text = str(node.value) if is_off else _text(node, "one of the words")
         if text not in words:
             raise _wrong(node, f"{shown(node)} is not one of the words")
         return text
@@ -174,14 +175,21 @@ def _path(node: yaml.Node) -> Path:
     return Path(text)
 
 
-def _folder(node: yaml.Node) -> Path:
+def _absolute(node: yaml.Node) -> Path:
     path = _path(node)
     if not path.is_absolute():
         raise _wrong(node, f"{shown(node)} is not an absolute path")
     return path
 
 
-FOLDER = Kind("an absolute path", _folder)
+FOLDER = Kind("an absolute path", _absolute)
+
+
+def _optional_file(node: yaml.Node) -> Optional[Path]:
+    return None if is_null(node) else _absolute(node)
+
+
+OPTIONAL_FILE = Kind("an absolute path, or null", _optional_file)
 
 
 def _optional_folder(node: yaml.Node) -> Optional[Path]:
