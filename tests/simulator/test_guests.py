@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.simulator.stories import ALL_BYTES, MEGABYTE, alive, in_loop, poll
+from tests.simulator.stories import ALL_BYTES, MEGABYTE, alive, in_loop, poll, standstill
 from vspcd.simulator import script, shell
 from vspcd.simulator.guests import Connected, Echo, Guest, GuestFactory, Stream, opener
+from vspcd.simulator.pipe import CHUNK, LIMIT
 from vspcd.simulator.script import Script, ScriptError, Step, parse
 from vspcd.simulator.shell import Shell
 
@@ -80,6 +81,16 @@ def test_a_stream_is_its_numbered_lines() -> None:
 def test_each_line_of_a_stream_has_its_number_and_size() -> None:
     assert Stream.line(42).startswith(b"000000000042 a")
     assert {len(Stream.line(number)) for number in (0, 42, 10**11)} == {Stream.LINE}
+
+
+def test_a_stream_of_so_many_lines_ends_with_the_last() -> None:
+    async def story() -> None:
+        async with running(partial(Stream, rate=0, lines=3)) as guest:
+            assert await said(guest, 3 * Stream.LINE) == Stream.text(3)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(guest.output.ready(), 0.1)
+
+    in_loop(story())
 
 
 def test_a_stream_keeps_its_rate() -> None:
@@ -163,6 +174,21 @@ def test_a_script_answers_what_is_typed() -> None:
     in_loop(story())
 
 
+def test_what_a_script_has_heard_is_used_up() -> None:
+    steps = parse(b"@delay 0\n@expect x\none\n@expect x\ntwo")
+
+    async def story() -> None:
+        async with running(partial(Script, steps=steps)) as guest:
+            await typed(guest, b"x")
+            assert await said(guest, 5) == b"one\r\n"
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(guest.output.ready(), 0.1)
+            await typed(guest, b"x")
+            assert await said(guest, 5) == b"two\r\n"
+
+    in_loop(story())
+
+
 def test_a_script_repeats_itself_so_often_as_it_says() -> None:
     steps = parse(b"@delay 0\ntick\n@repeat 3\nend")
 
@@ -217,6 +243,15 @@ def test_the_last_words_of_a_shell_are_heard(tmp_path: Path) -> None:
     in_loop(story())
 
 
+def test_a_shell_that_nobody_listens_to_stops_talking() -> None:
+    async def story() -> None:
+        async with running(partial(Shell, command="exec yes")) as guest:
+            await standstill(lambda: len(guest.output))
+            assert len(guest.output) <= LIMIT + CHUNK
+
+    in_loop(story())
+
+
 def test_a_shell_that_ends_is_started_again() -> None:
     async def story() -> None:
         async with running(partial(Shell, command="echo $$")) as guest:
@@ -234,11 +269,17 @@ def test_a_shell_starts_with_no_signal_ignored() -> None:
     in_loop(story())
 
 
-def test_everything_that_a_shell_started_ends_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "trap '' HUP; sleep 1000 & echo $$ $!; wait; sleep 1000",
+        "(trap '' HUP; exec sleep 1000) & echo $$ $!; wait",
+    ],
+)
+def test_everything_that_a_shell_started_ends_with_it(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setattr(shell, "GRACE", 0.1)
 
     async def story() -> None:
-        command = "trap '' HUP; sleep 1000 & echo $$ $!; wait; sleep 1000"
         async with running(partial(Shell, command=command)) as guest:
             pids = [int(pid) for pid in (await said_until(guest, b"\n")).split()]
             assert all(psutil.pid_exists(pid) for pid in pids)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.simulator.concentrator import Concentrator
+from tests.simulator.concentrator import Concentrator, Leg
 from tests.simulator.stories import alive, in_loop, poll
 from vspcd.simulator import main, vmotion
 from vspcd.simulator.host import quiet
@@ -146,5 +146,25 @@ def test_vms_are_moved_and_the_moves_counted() -> None:
             assert (process.returncode, errors) == (0, "")
             assert "normal: " in output
             assert "GOAHEAD after" in output
+
+    in_loop(story())
+
+
+def test_a_failed_move_is_the_exit_status() -> None:
+    class Gullible(Concentrator):
+        def peer(self, leg: Leg, pair: bytes) -> None:
+            self.console.target = leg
+            leg.session.peer_ok(pair[:4])
+
+    async def story() -> None:
+        async with Gullible() as proxy:
+            moves = ["--vmotion-every", "0.05", "--hosts", "127.0.0.2,127.0.0.3", "--vmotion", "stranger"]
+            with simulate("--proxy", f"127.0.0.1:{proxy.address[1]}", "--quiet", *moves) as process:
+                await proxy.until(lambda: len(proxy.legs) > 4)
+                process.send_signal(signal.SIGTERM)
+                await poll(lambda: process.poll() is not None)
+                output, _ = process.communicate(timeout=10)
+            assert process.returncode == 1
+            assert "stranger: " in output
 
     in_loop(story())
