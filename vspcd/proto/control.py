@@ -21,7 +21,7 @@ PACKET_LIMIT = 65536
 ROOM = 60000  # what a list may take of a packet; the rest is for the fields beside it
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
-MASTER, WORKER, TOOL, KEEPER = "master", "worker", "tool", "keeper"
+MASTER, WORKER, TOOL, KEEPER, TLS = "master", "worker", "tool", "keeper", "tls"
 
 # States of a worker, as the master sees it.
 NEGOTIATING = "negotiating"  # it has a VM connection and does not know whose yet
@@ -81,12 +81,22 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "quit": Rule({"reason": str}),
         "changes": Rule({"number": int, "changes": list}),
         "load": Rule({}),
+        "adopt": Rule({"leg": int, "peer": str}, fds=2),  # its connection; our end of the plaintext
+        "probe": Rule({"leg": int}),
     },
     KEEPER: {
         "entries": Rule({"entries": list}),
         "loaded": Rule({"notes": list}),
         "kept": Rule({"number": int}),
         "failed": Rule({"number": int, "reason": str}),
+    },
+    TLS: {
+        "secured": Rule({"leg": int, "version": str, "cipher": str, "subject": _OPTIONAL_TEXT}),
+        "tls-failed": Rule({"leg": int, "reason": str}),
+        "tls-ended": Rule({"leg": int}),
+        "probed": Rule({"leg": int, "alive": bool}),
+        "certificate": Rule({"sha1": str, "sha256": str, "not_after": int, "subject": str, "names": list}),
+        "bad-certificate": Rule({"reason": str}),
     },
     TOOL: {
         "status": Rule({"console": _OPTIONAL_TEXT}),
