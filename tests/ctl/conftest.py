@@ -74,6 +74,14 @@ def command(*words: str) -> list[str]:
     return [sys.executable, "-m", "vspcd.ctl.main", *words]
 
 
+def has_socket(pid: int) -> bool:
+    """Whether a process has opened a socket. Its other files may come and go meanwhile."""
+    try:
+        return any("socket:" in os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd"))
+    except FileNotFoundError:
+        return False
+
+
 class Daemon:
     """A running stand-in; ``root`` is what vspcctl is given."""
 
@@ -197,6 +205,14 @@ class Terminal:
             self.process.wait()
         os.close(self.fd)
         os.close(self.user_side)
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c_works() -> Iterator[None]:
+    """A shell starts background jobs with SIGINT ignored, and what they start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

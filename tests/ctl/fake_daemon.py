@@ -26,19 +26,19 @@ PACKED = 10
 FLOOD = bytes(range(256)) * 4096
 
 SCRIPT = {
-    b"!notice": [attach.frame(attach.NOTICE, b"[vspcd: web01 disconnected]")],
-    b"!evil": [attach.frame(attach.NOTICE, b"[vspcd: \x1b]0;x\x07]")],
+    b"!notice": [attach.frame(attach.NOTICE, b"web01 disconnected")],
+    b"!evil": [attach.frame(attach.NOTICE, b"\x1b]0;x\x07")],
     b"!skipped": [attach.frame(attach.SKIPPED, b"1234", 5000)],
     b"!bye": [attach.frame(attach.BYE, b"kicked by root")],
     b"!vi": [attach.frame(attach.DATA, b"\x1b[?1049h\x1b[?25l\x1b[7mvi")],
     b"!flood": [attach.frame(attach.DATA, FLOOD[at : at + 65536]) for at in range(0, len(FLOOD), 65536)],
     b"!prompt": [
         attach.frame(attach.DATA, b"login: "),
-        attach.frame(attach.NOTICE, b"[vspcd: hello]"),
+        attach.frame(attach.NOTICE, b"hello"),
     ],
     b"!half": [
         attach.frame(attach.DATA, b"red \x1b[3"),
-        attach.frame(attach.NOTICE, b"[vspcd: hello]"),
+        attach.frame(attach.NOTICE, b"hello"),
         attach.frame(attach.DATA, b"1mtext\r\n"),
     ],
     b"!garbage": [b"\xee" * 64],

@@ -13,7 +13,7 @@ from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import ROOT, Daemon, command, console, environment, run
+from tests.ctl.conftest import ROOT, Daemon, command, console, environment, has_socket, run
 
 Daemons = Callable[..., Daemon]
 
@@ -172,17 +172,12 @@ def test_ctrl_c_ends_without_a_traceback(web01: Daemon) -> None:
         command("--root", str(web01.root), "status"), cwd=ROOT, stderr=subprocess.PIPE
     ) as process:
         deadline = time.monotonic() + 10
-        while not _is_connecting(process.pid):
+        while not has_socket(process.pid):
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (130, b"")
-
-
-def _is_connecting(pid: int) -> bool:
-    directory = f"/proc/{pid}/fd"
-    return any(os.readlink(f"{directory}/{fd}").startswith("socket:") for fd in os.listdir(directory))
 
 
 def imported(*words: str) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import Daemon, Terminal, command
+from tests.ctl.conftest import Daemon, Terminal, command, has_socket
 
 Terminals = Callable[..., Terminal]
 
@@ -161,7 +161,8 @@ def test_a_terminal_that_hangs_up_ends_the_session(web01: Daemon, terminals: Ter
     os.close(session.user_side)
     os.close(session.fd)
     try:
-        assert session.process.wait(10) == 128 + signal.SIGHUP
+        # The kernel's own SIGHUP may come when the tool has noticed and is leaving; a shell sees 129 either way.
+        assert session.process.wait(20) in (128 + signal.SIGHUP, -signal.SIGHUP)
     finally:
         session.fd, session.user_side = os.openpty()
 
@@ -220,10 +221,7 @@ def test_ctrl_c_while_the_daemon_is_silent_ends_without_a_traceback(
 ) -> None:
     os.kill(web01.process.pid, signal.SIGSTOP)
     terminal = terminals(*command("--root", str(web01.root), "console", "web01"))
-    connections = f"/proc/{terminal.process.pid}/fd"
-    terminal.until(
-        lambda: any("socket:" in os.readlink(f"{connections}/{fd}") for fd in os.listdir(connections))
-    )
+    terminal.until(lambda: has_socket(terminal.process.pid))
     terminal.type(b"\x03")
     assert terminal.wait() == 130
     assert b"Traceback" not in terminal.output

@@ -51,7 +51,7 @@ def _options(parser: argparse.ArgumentParser) -> list[Option]:
 
 def _plain(text: object) -> str:
     """A help text without what any of the shells would take for its own."""
-    shown = "".join(" " if c in "'\"[]:\\$`\n" else c for c in str(text or "").replace("%(default)s", ""))
+    shown = "".join(" " if c in '"[]:\\$`\n' else "\u2019" if c == "'" else c for c in str(text or ""))
     return " ".join(shown.split())
 
 

@@ -38,6 +38,6 @@ def _lines(console: dict[str, Any]) -> list[str]:
         f"port {console.get('port') or '-'}",
         f"VM sent {table.size(console.get('bytes_in'))}, was sent {table.size(console.get('bytes_out'))}"
         f"; serial line {details.line_settings(console.get('line'))}",
-        f"{len(clients)} clients: "
+        "clients: "
         + ", ".join(visible(f"{c.get('kind')} {c.get('mode')} from {c.get('from')}") for c in clients),
     ]

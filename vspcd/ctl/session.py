@@ -320,7 +320,7 @@ def _ignore(_: int, __: Optional[FrameType]) -> None:
 
 
 TEXTS: Mapping[int, str] = {
-    attach.NOTICE: "{}",
+    attach.NOTICE: "[vspcd: {}]",
     attach.SKIPPED: "[vspcd: {} bytes skipped]",
     attach.BYE: "[vspcctl: the daemon has ended the session: {}]",
 }
