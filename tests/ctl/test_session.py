@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import termios
 from typing import Callable
 
 import pytest
@@ -165,6 +166,15 @@ def test_a_terminal_that_hangs_up_ends_the_session(web01: Daemon, terminals: Ter
         assert session.process.wait(20) in (128 + signal.SIGHUP, -signal.SIGHUP)
     finally:
         session.fd, session.user_side = os.openpty()
+
+
+def test_a_continue_signal_makes_the_terminal_raw_again(session: Terminal) -> None:
+    termios.tcsetattr(session.user_side, termios.TCSANOW, session.settings)
+    session.process.send_signal(signal.SIGCONT)
+    session.until(lambda: session.is_raw)
+    session.type(b"\x1d.")
+    assert session.wait() == 0
+    assert session.is_restored
 
 
 def test_read_only_sends_nothing_and_says_so(web01: Daemon, terminals: Terminals) -> None:

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import termios
 import time
 from collections.abc import Mapping
 from types import FrameType
@@ -294,8 +295,15 @@ class Session:
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(0, signal.SIGTSTP)
         signal.signal(signal.SIGTSTP, _ignore)
-        self._terminal.enter()
+        self._go_on()
         self.notice(f"[vspcctl: back on {self._settings.name}]")
+
+    def _go_on(self) -> None:
+        """Take the terminal again after a stop, if it is still there."""
+        try:
+            self._terminal.enter()
+        except termios.error:
+            self._end(SIGNALLED + signal.SIGHUP)
 
     def _cancel(self, _: Action) -> None:
         self.notice(f"[vspcctl: back on {self._settings.name}]")
@@ -311,8 +319,8 @@ class Session:
                 self._end(SIGNALLED + number)
             elif number == signal.SIGTSTP:
                 self._suspend()
-            elif number == signal.SIGCONT:
-                self._terminal.enter()
+            elif number == signal.SIGCONT and self._ended is None:
+                self._go_on()
 
 
 def _ignore(_: int, __: Optional[FrameType]) -> None:
