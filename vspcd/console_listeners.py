@@ -25,18 +25,28 @@ from vspcd.unix.loop import Loop
 OnClient = Callable[[Console, str, socket.socket, str], None]
 
 ATTEMPTS = 100
+RETRY_AFTER = 5.0
 TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
 class ConsoleListeners:
-    """``directory`` is an open descriptor of the run directory."""
+    """``directory`` is an open descriptor of the run directory; ``is_known`` tells forgotten consoles."""
 
-    def __init__(self, loop: Loop, log: Log, config: Config, directory: int, on_client: OnClient) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        config: Config,
+        directory: int,
+        on_client: OnClient,
+        is_known: Callable[[Console], bool],
+    ) -> None:
         self.config = config
         self._loop = loop
         self._log = log
         self._directory = directory
         self._on_client = on_client
+        self._is_known = is_known
         self.ports = Ports(config.ports.first)
 
     def remember(self, console: Console) -> None:
@@ -56,8 +66,8 @@ class ConsoleListeners:
         for _ in range(ATTEMPTS):
             try:
                 wanted = self.ports.assign(console.id)
-                console.tcp = listen.tcp(self.config.ports.address, wanted)
-                break
+                if self._bound(console, listen.tcp(self.config.ports.address, wanted)):
+                    return
             except PortsExhausted as error:
                 self.ports.retry_busy()  # by the next time, some of them may be free
                 self._log.error("no-port", console=console.id, reason=str(error))
@@ -65,10 +75,19 @@ class ConsoleListeners:
             except OSError as error:
                 if error.errno not in TAKEN:
                     self._log.error("no-port", console=console.id, reason=os.strerror(error.errno or 0))
+                    self._again(console)
                     return
                 self._move(console, wanted, error)
-        if console.tcp is not None:
-            self._bound(console)
+
+    def _again(self, console: Console) -> None:
+        """Out of descriptors or the like: try again later, while the console is known."""
+
+        def again() -> None:
+            if self._is_known(console):
+                self.assign(console)
+                self.open(console)
+
+        self._loop.call_later(RETRY_AFTER, again)
 
     def _move(self, console: Console, taken: int, error: OSError) -> None:
         self.ports.busy(taken)
@@ -78,13 +97,19 @@ class ConsoleListeners:
                 reason=f"something else holds it ({os.strerror(error.errno or 0)}); the next free one is taken",
             )  # fmt: skip
 
-    def _bound(self, console: Console) -> None:
-        assert console.tcp is not None
-        port = console.tcp.getsockname()[1]
-        self.ports.fix(console.id, port)
+    def _bound(self, console: Console, tcp: socket.socket) -> bool:
+        """Whether the port can be the console's: the system may have chosen one that another console has."""
+        port = tcp.getsockname()[1]
+        try:
+            self.ports.fix(console.id, port)
+        except PortTaken:
+            tcp.close()
+            return False
+        console.tcp = tcp
         if console.port not in (0, port):
             self._log.warning("port-changed", console=console.id, old=console.port, new=port)
         console.port = port
+        return True
 
     def open(self, console: Console) -> None:
         """Accept clients on the console's socket and port."""
@@ -101,6 +126,7 @@ class ConsoleListeners:
             )
         except (OSError, KeyError) as error:
             self._log.error("no-socket", console=console.id, reason=str(error))
+            self._again(console)
         else:
             console.acceptors.append(self._accept(console, "raw", console.unix))
 

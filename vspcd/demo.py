@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -57,8 +58,23 @@ class Failed(Exception):
     """The demo cannot go on; the text says why."""
 
 
-def interrupt(_number: int, _frame: Optional[FrameType]) -> None:
-    raise Interrupted
+class Ear:
+    """Hears the signals that end the demo, but only in a pause: a process that is just starting is never lost."""
+
+    def __init__(self) -> None:
+        self._heard, told = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(told)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, stay)
+
+    def pause(self, seconds: float) -> None:
+        """Sleeps. Raises Interrupted when a signal has come, now or before."""
+        if select.select([self._heard], [], [], seconds)[0]:
+            raise Interrupted
+
+
+def stay(_number: int, _frame: Optional[FrameType]) -> None:
+    """A handler, unlike SIG_IGN, is not passed on to the shell behind the console."""
 
 
 def shown(path: Path) -> str:
@@ -97,25 +113,25 @@ def status(daemon: subprocess.Popen[bytes]) -> Optional[dict[str, Any]]:
     return found if found and found["pid"] == daemon.pid else None
 
 
-def wait_status(daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
+def wait_status(ear: Ear, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
     deadline = time.monotonic() + READY_DEADLINE
     while time.monotonic() < deadline:
         found = status(daemon)
         if found:
             return found
-        time.sleep(0.1)
+        ear.pause(0.1)
     raise Failed("vspcd has not come up")
 
 
-def wait_console(daemon: subprocess.Popen[bytes], host: subprocess.Popen[bytes]) -> dict[str, Any]:
+def wait_console(ear: Ear, daemon: subprocess.Popen[bytes], host: subprocess.Popen[bytes]) -> dict[str, Any]:
     deadline = time.monotonic() + READY_DEADLINE
     while time.monotonic() < deadline:
         if host.poll() is not None:
             raise Failed(f"vspcctl simulate ended with status {host.returncode}")
-        for console in wait_status(daemon)["consoles"]:
+        for console in wait_status(ear, daemon)["consoles"]:
             if console["name"] == VM and console["state"] == "connected" and console["socket"]:
                 return dict(console)
-        time.sleep(0.1)
+        ear.pause(0.1)
     raise Failed("the simulated VM has not come up")
 
 
@@ -142,15 +158,16 @@ def end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def run() -> None:
+def run(ear: Ear) -> None:
     """The whole demo; returns only by an exception, with every child ended."""
     daemon = start_daemon()
     try:
-        proxy = wait_status(daemon)["listeners"]["proxy"][0]
+        proxy = wait_status(ear, daemon)["listeners"]["proxy"][0]
         host = start(ctl_command("simulate", "--proxy", proxy, "--name", VM, "--shell"), quiet=True)
         try:
-            print(guide(wait_console(daemon, host)), flush=True)
-            daemon.wait()
+            print(guide(wait_console(ear, daemon, host)), flush=True)
+            while daemon.poll() is None:
+                ear.pause(0.5)
             raise Failed(f"vspcd ended with status {daemon.returncode}")
         finally:
             end(host)
@@ -172,17 +189,12 @@ class Foreground:
             self._before = os.getpgrp()
             os.setpgid(0, 0)
             give_terminal(os.getpid())
-            # Nobody would notice a stop, and so nobody would let us go on. A handler, unlike SIG_IGN, is not
-            # passed on to the shell behind the console.
+            # Nobody would notice a stop, and so nobody would let us go on.
             signal.signal(signal.SIGTSTP, stay)
 
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             give_terminal(self._before)
-
-
-def stay(_number: int, _frame: Optional[FrameType]) -> None:
-    """What Ctrl-Z does: nothing."""
 
 
 def give_terminal(group: int) -> None:
@@ -195,11 +207,10 @@ def give_terminal(group: int) -> None:
 
 
 def main() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    ear = Ear()
     try:
         with Foreground():
-            run()
+            run(ear)
     except Interrupted:
         print("\nThe demo is over.")
     except Failed as failed:

@@ -28,7 +28,7 @@ from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.requests import Requests
 from vspcd.spawn import Nursery
-from vspcd.supervisor import Supervisor
+from vspcd.supervisor import Supervisor, say
 from vspcd.table import Console, Table, console_of
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
@@ -38,7 +38,7 @@ from vspcd.unix.loop import Loop
 
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
-NOT_YET = b"vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
+NOT_YET = "vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
 
 
 class CannotStart(Exception):
@@ -62,7 +62,9 @@ class Master:
         self._directory = self._prepare_directories()
         self.nursery = Nursery(config)
         self.table = Table()
-        self.listeners = ConsoleListeners(self.loop, log, config, self._directory, self._client_came)
+        self.listeners = ConsoleListeners(
+            self.loop, log, config, self._directory, self._client_came, self._is_known
+        )
         self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table, self.listeners)
         self.tools: Optional[ToolServer] = None
 
@@ -180,11 +182,11 @@ class Master:
 
     def _admin_came(self, sock: socket.socket, peer: str) -> None:
         self.log.warning("admin-not-served", peer=peer)
-        try:
-            sock.send(NOT_YET)
-        except OSError:
-            pass  # it has gone already
+        say(sock, NOT_YET)
         sock.close()
+
+    def _is_known(self, console: Console) -> bool:
+        return not self._stopping and self.table.consoles.get(console.id) is console
 
     def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
         self.supervisor.attach(console, kind, sock, origin, "rw", self.config.clients.replay)

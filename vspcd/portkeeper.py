@@ -90,6 +90,8 @@ class PortKeeper:
     def flush(self) -> None:
         """Send what has been collected."""
         self._timer_set = False
+        if self._failing:
+            return  # what has been collected goes out behind what the disk refused
         callbacks, self._callbacks = self._callbacks, []
         changes, self._new = self._new, {}
         for batch in packed(changes.values()):
@@ -112,6 +114,7 @@ class PortKeeper:
         self._failing = False
         for number in sorted(self._batches):
             self._send(number)
+        self.flush()
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.KEEPER, control.OWNER, len(fds))

@@ -71,9 +71,10 @@ class Requests:
         for some in _batches(chosen):
             for consoles in packed(self._described(console) for console in some):
                 yield {"type": "consoles", "consoles": consoles}, []
-        for refused in packed(self._supervisor.admission.refusals()):
+        *before, last = list(packed(self._supervisor.admission.refusals())) or [[]]
+        for refused in before:
             yield {"type": "refused", "refused": refused}, []
-        yield {"type": "done", "end": True}, []
+        yield {"type": "refused", "refused": last, "end": True}, []
 
     def _daemon(self) -> dict[str, Any]:
         table = self._supervisor.table
@@ -149,6 +150,8 @@ class Requests:
             raise Refusal("busy", f"{console.name or console.id} is connected")
         if console.clients:
             raise Refusal("busy", f"{console.name or console.id} has {len(console.clients)} clients")
+        if console.in_use:
+            raise Refusal("busy", f"{console.name or console.id} is just being connected")
         self._supervisor.forget(console)
         yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
 

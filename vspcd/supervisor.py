@@ -34,6 +34,7 @@ from vspcd.unix.loop import Loop, Timer
 from vspcd.unix.page import BYTES_IN, BYTES_OUT, MAX_CLIENTS
 
 QUIT_WITHIN = 5.0
+JUDGED_WITHIN = 5.0
 LAST_WORDS = 100
 UNKNOWN_PORT_AFTER = 1.0
 """How long a new console waits for its port to be durable before it opens all the same."""
@@ -275,6 +276,14 @@ class Supervisor:
         offer = {"type": "leg", "leg": leg.number, "peer": leg.peer, "session": message["session"]}
         if not self._tell(console.worker, offer, leg.parked) and console.worker.pid in self.table.workers:
             self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
+            return
+        self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
+
+    def _not_judged(self, number: int) -> None:
+        """The console's worker does not answer: it is replaced, and the VM that waits has the console."""
+        claim = self._claims.get(number)
+        if claim is not None and claim.console.worker is not None:
+            self._kill(claim.console.worker, f"no answer within {JUDGED_WITHIN:g} s")
 
     def _console(self, message: Message) -> Console:
         console = Console(message["uuid"], message["label"], message["name"])
@@ -400,6 +409,8 @@ class Supervisor:
         objection = self._client_objection(console)
         if objection is not None:
             self._log.warning("client-refused", console=console.id, client=origin, reason=objection)
+            if kind == "telnet":
+                say(sock, f"vspcd: {objection}\r\n")
             sock.close()
             return objection
         assert console.worker is not None
@@ -438,14 +449,15 @@ class Supervisor:
             return
         close(client.parked)
         self._log.info("client-detached", console=console.id, name=console.name, client=client.origin)
-        if not console.in_use:
+        if console.leg is None and not console.clients:
             console.last_seen = time.time()
             self._seen(console)
 
     def _idle(self, worker: Worker, _message: Message) -> None:
         """It has neither VM nor client; unless one is on its way to it, it can go."""
         console = worker.console
-        if console is not None and not console.in_use and not self._claimed(console):
+        alone = console is not None and console.leg is None and not console.clients
+        if console is not None and alone and not self._claimed(console):
             self.quit(worker, "the console is idle")
             self._log.debug("worker-idle", console=console.id, pid=worker.pid)
             self._console_left_alone(console, worker)
@@ -482,6 +494,14 @@ class Supervisor:
         self.table.consoles.pop(console.id, None)
         self.keeper.forget(console.id)
         self._log.info("console-forgotten", console=console.id, name=console.name, port=console.port)
+
+
+def say(sock: socket.socket, text: str) -> None:
+    """Tell somebody something, if it can be told at once."""
+    try:
+        sock.send(text.encode("utf-8", "replace"), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+    except OSError:
+        pass  # it does not listen
 
 
 def close(sock: socket.socket) -> None:

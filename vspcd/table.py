@@ -85,8 +85,8 @@ class Console:
 
     @property
     def in_use(self) -> bool:
-        """Whether it has a VM or a client."""
-        return self.leg is not None or bool(self.clients)
+        """Whether it has a VM or a client, or is about to have one: only then has it a worker."""
+        return self.worker is not None
 
     def entry(self) -> Entry:
         """What the port map keeps of it."""

@@ -62,6 +62,7 @@ class Client:
         self.announce_live = kind == ATTACH
         self.terminal = Terminal() if kind == TELNET else None
         self.decided = kind != TELNET
+        self.told_coded: Optional[bool] = None  # what the master knows of its coding
         self._inbox = bytearray()
         self._low_water = 1
         self._words = page.words

@@ -47,6 +47,9 @@ class Handlers(Protocol):
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
 
+    def turn_over(self, connection: Connection) -> None:
+        """What was seen is dealt with and consumed. May raise LegGone and PeerError."""
+
     def room(self, connection: Connection) -> None:
         """The connection takes bytes again. May raise LegGone."""
 
@@ -63,7 +66,7 @@ class Connection:
         self.handlers = handlers
         self.paused = False
         self.closed = False
-        self.telnet_seen = False
+        self.silent = True
         self.declined = False  # it has said that it does not speak VMware's extension
         self._more = False  # the turn ended before all that was whole had been dealt with
         self._view = room.view
@@ -107,6 +110,7 @@ class Connection:
         if seen == 0:
             self._fail(CLOSED)
             return
+        self.silent = False
         size = self._hand_on(seen)
         if self.closed:
             return
@@ -114,6 +118,7 @@ class Connection:
         self.leg.consume(size, self._view)
         if self.paused or (self._more and size < seen):
             self.leg.sleep_until(1)  # what is left may well be whole
+            self.handlers.turn_over(self)
             return
         self.leg.sleep_until(seen - size + 1)
         if size == 0 and (events & PEER_CLOSED or seen == BUFFER):
@@ -144,7 +149,6 @@ class Connection:
         return size
 
     def _protocol(self, token: telnet.Negotiation | telnet.Command | telnet.Subnegotiation) -> None:
-        self.telnet_seen = True
         self.declined = self.declined or token == NO_EXTENSION
         for event in self.session.receive(token):
             if not self.closed:

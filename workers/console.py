@@ -22,7 +22,7 @@ from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
 from vspcd.unix.page import BYTES_IN, HEAD, NOT_LOGGED
 from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
 from workers.keyboard import Keyboard
-from workers.leg import LegGone
+from workers.leg import Leg, LegGone
 from workers.shell import Shell, socket_of
 
 OFFER_AFTER = 0.25
@@ -36,6 +36,9 @@ CATCH_UP = 16
 
 LINGER = 10.0
 """A TCP client that has said its last word may still want to hear; whether it does, TCP cannot tell."""
+
+HELD_INPUT = 60.0
+"""How long what somebody typed before leaving may wait for a VM that is busy, moving or away."""
 
 REPLAY_LIMIT = 1 << 20
 
@@ -202,10 +205,14 @@ class Console:
 
     def _decided(self, client: Client) -> None:
         """It has shown whether it speaks telnet, or has kept silent for long enough."""
-        if client.decided or client.number not in self.clients:
+        if client.number not in self.clients:
+            return
+        if client.coded != client.told_coded:
+            client.told_coded = client.coded
+            self.shell.tell("client-kind", client=client.number, kind=TELNET if client.coded else RAW)
+        if client.decided:
             return
         client.decided = True
-        self.shell.tell("client-kind", client=client.number, kind=TELNET if client.coded else RAW)
         if client.coded:
             self._rewind(client, self.shell.settings["clients"]["replay"])
         self._begin(client)
@@ -221,7 +228,7 @@ class Console:
         elif events & HANGUP:
             self._hung_up(client)
         elif events & PEER_CLOSED:
-            self._linger(client)
+            self._left_before_the_vm_came(client)
 
     def _ended(self, client: Client) -> None:
         """It types no more. A Unix socket says when it is gone for good, TCP does not."""
@@ -231,7 +238,14 @@ class Console:
             return
         self._watch(client)
         if client.kind == TELNET:
-            self._linger(client)
+            self._linger(client, LINGER)
+
+    def _left_before_the_vm_came(self, client: Client) -> None:
+        """Somebody on a TCP port has closed while no VM is there: a person has gone, a script may wait."""
+        if client.coded:
+            self.detach(client, "it has closed")
+        else:
+            self._linger(client, HELD_INPUT)
 
     def _hung_up(self, client: Client) -> None:
         """It is gone. What it typed before waits for the VM, as long as there is one."""
@@ -239,13 +253,19 @@ class Console:
             self.detach(client, "it has closed")
         else:
             self.shell.loop.forget(client.sock.fileno())
-            self._linger(client)
+            self._linger(client, HELD_INPUT)
 
-    def _linger(self, client: Client) -> None:
+    def _linger(self, client: Client, seconds: float) -> None:
         if not client.lingering:
             client.lingering = True
             self._watch(client)
-            self.shell.loop.call_later(LINGER, lambda: self.detach(client, "it has closed"))
+            self.shell.loop.call_later(seconds, lambda: self.detach(client, "it has closed"))
+
+    def type_to(self, leg: Optional[Leg]) -> None:
+        """The VM is there, or gone: None."""
+        self.keyboard.connect(leg)
+        for client in tuple(self.clients.values()):
+            self._watch(client)
 
     def _typed(self, client: Client, last: bool) -> None:
         try:
@@ -254,7 +274,7 @@ class Console:
             self._leg_broke(str(gone))
         terminal = client.terminal
         if terminal is not None and client.number in self.clients:
-            if not client.decided and terminal.kind != "undecided":
+            if terminal.kind != "undecided":
                 self._decided(client)
             if client.out:
                 self._flush(client)
@@ -288,7 +308,8 @@ class Console:
         wanted = WRITE if client.out or (client in self._behind and client.decided) else 0
         if client.heard and not client.ended:
             return wanted | READ | PEER_CLOSED
-        return wanted if client.ended or client.lingering else wanted | PEER_CLOSED
+        leaving = client.kind == TELNET and not (client.ended or client.lingering or self.keyboard.connected)
+        return wanted | PEER_CLOSED if leaving else wanted
 
     def detach(self, client: Client, reason: str) -> None:
         """A client leaves, or has to."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Callable
 
 from vspcd.core.journal import Buffer
+from vspcd.core.names import visible
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware_codes import BadIdentity, Event, Identity, ProxyRefused, ProxyRequest
 from vspcd.unix.loop import Timer
@@ -23,6 +24,7 @@ PLAIN_WORDS_AFTER = 4.0
 LAST_WORDS = 1.0
 EARLY_LIMIT = 8192
 UNSENT_LIMIT = 8192
+SHOWN = 100  # characters of what a VM asked for
 NOT_FOR_YOU = (
     b"\r\nvspcd: this port is for the virtual serial ports of VMware VMs (telnet with VMware's extension).\r\n"
     b"vspcd: to get on a console use 'vspcctl console NAME', or its own port or socket (see 'vspcctl status').\r\n"
@@ -39,6 +41,7 @@ class Negotiation:
         self._done = done
         self._timers: list[Timer] = []
         self._over = False
+        self._heard_text = False
         self._claimed = False  # from here on, another process may be sending
 
     def begin(self) -> None:
@@ -65,7 +68,8 @@ class Negotiation:
 
     def _still_no_telnet(self) -> None:
         connection = self.connection
-        if not connection.session.extension and (connection.declined or not connection.telnet_seen):
+        talked_otherwise = self._heard_text or connection.declined
+        if not connection.session.extension and talked_otherwise:
             self.fail("it does not speak VMware's telnet extension", NOT_FOR_YOU)
 
     def _too_late(self) -> None:
@@ -82,6 +86,7 @@ class Negotiation:
 
     def data(self, connection: Connection, data: Buffer) -> None:
         """Console bytes before the console is known: kept, a bounded number, when it is a VM that sends them."""
+        self._heard_text = True
         if connection.session.extension:
             if len(self.early) + len(data) > EARLY_LIMIT:
                 raise PeerError(f"more than {EARLY_LIMIT} console bytes before it said whose they are")
@@ -90,20 +95,21 @@ class Negotiation:
     def event(self, connection: Connection, event: Event) -> None:
         """A step of the negotiation."""
         if isinstance(event, ProxyRefused):
-            self.fail(event.reason)
+            self.fail(f"{event.reason}; it asked for {visible(event.uri)[:SHOWN]}")
         elif isinstance(event, BadIdentity):
             connection.session.refuse_proxy()
             self.fail(event.reason)
         elif isinstance(event, (Identity, ProxyRequest)):
-            self._claim_if_ready(connection)
+            session = connection.session
+            if session.uuid is not None and session.proxy is not None and not self._over:
+                connection.pause()
 
-    def _claim_if_ready(self, connection: Connection) -> None:
+    def turn_over(self, connection: Connection) -> None:
+        """Claim the console once the turn is over: from then on another process may read and write."""
         session = connection.session
         if session.uuid is None or session.proxy is None or self._over or self._claimed:
             return
         self._stop_timers()
-        connection.pause()
-        connection.send_replies()
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         self._claimed = True
@@ -175,6 +181,9 @@ class Discard:
 
     def event(self, connection: Connection, event: Event) -> None:
         """Too late."""
+
+    def turn_over(self, connection: Connection) -> None:
+        """Nothing to do."""
 
     def room(self, connection: Connection) -> None:
         """Nothing is sent any more."""

@@ -98,12 +98,13 @@ class VmwareWorker:
 
     def _leg(self, message: Message, fds: list[int]) -> None:
         newcomer = Newcomer(message["leg"], message["peer"], message["session"], fds[0])
-        if self.contest is not None:
-            self._reject(newcomer, "another connection is being compared with the one that is there")
-            return
         old = self.connection
         if old is None or identity.verdict(old.peer, newcomer.peer) == identity.TAKE:
+            if self.contest is not None:
+                self.contest.decide(alive=True)
             self._take(newcomer)
+        elif self.contest is not None:
+            self._reject(newcomer, "another connection is being compared with the one that is there")
         else:
             self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
 
@@ -154,7 +155,7 @@ class VmwareWorker:
         self.console.notice(f"connected from {connection.peer}")
         if early:
             self.console.said(early)
-        self.console.keyboard.connect(connection.leg)
+        self.console.type_to(connection.leg)
         try:
             connection.session.accept_proxy()
             connection.send_replies()
@@ -196,12 +197,15 @@ class VmwareWorker:
         self._connect(connection, bytes.fromhex(saved["early"]))
 
     def _disconnect(self, reason: str) -> None:
+        if self.facts_due is not None:
+            self.facts_due.cancel()
+            self._note_facts()
         connection, self.connection = self.connection, None
         if connection is None or self.console is None:
             return
         connection.end()
         self.shell.page.words[LEG] = 0
-        self.console.keyboard.connect(None)
+        self.console.type_to(None)
         self.console.journal.event("disconnected", {"peer": connection.peer, "reason": reason})
         self.console.notice("disconnected" if reason == CLOSED else f"disconnected: {reason}")
         self.shell.tell("disconnected", leg=connection.leg.number, reason=reason)
@@ -260,6 +264,9 @@ class VmwareWorker:
             location_uuid=session.location_uuid and format_uuid(session.location_uuid),
             line=self.line if session.line != LineSettings() else {},
         )
+
+    def turn_over(self, connection: Connection) -> None:
+        """Everything has been dealt with as it came."""
 
     def room(self, connection: Connection) -> None:
         """The VM takes bytes again."""

@@ -159,9 +159,8 @@ def check(message: Message, sender: str, state: str, fds: int) -> str:
     if fds != rule.fds:
         raise PeerError(f"{kind} came with {fds} descriptors instead of {rule.fds}")
     for name, wanted in rule.fields.items():
-        if name not in message and sender == TOOL and isinstance(None, wanted):
-            message[name] = None
-        elif not isinstance(message.get(name), wanted):
+        value = message.setdefault(name, None) if isinstance(None, wanted) else message.get(name)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
             raise PeerError(f"{kind} without a proper {name}")
     unknown = set(message) - set(rule.fields) - {"type"}
     if unknown:

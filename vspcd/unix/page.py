@@ -104,5 +104,13 @@ class Arena:
 
 
 def map_page(fd: int, number: int) -> Page:
-    """A worker's view of its own page, from the arena's descriptor, which it can then close."""
-    return Page(memoryview(mmap.mmap(fd, PAGE, offset=number * PAGE)))
+    """A worker's view of its own page, from the arena's descriptor, which it can then close.
+
+    The mapping keeps a duplicate of the descriptor, through which all pages could be reached. It is closed as well: its
+    number is the lowest free one, and the mapping is never undone.
+    """
+    kept = os.dup(fd)
+    os.close(kept)
+    memory = mmap.mmap(fd, PAGE, offset=number * PAGE)
+    os.close(kept)
+    return Page(memoryview(memory))
