@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from tests.system import processes
+from tests.system.vm import FakeVm
 from tests.system.wait import Late, until
 
 Json = dict[str, Any]
@@ -139,6 +140,14 @@ class Daemon:
         return list(self.status()["refused"])
 
     # What tests ask of it
+
+    def dial(self, **what: str) -> FakeVm:
+        """A VM that has gone through the recorded order, and whose console is named and takes clients."""
+        vm = FakeVm(self.proxy, **what).handshake()
+        self.wait_console(
+            vm.console, lambda c: bool(c["socket"] and (c["name"] or not vm.name)), "is named and open"
+        )
+        return vm
 
     @property
     def proxy(self) -> Address:

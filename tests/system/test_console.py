@@ -180,7 +180,7 @@ def test_clients_of_one_console_hear_nothing_of_another(daemon: Daemon, dial: Di
 
 def test_new_telnet_client_sees_the_end_of_what_was_said(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("clients.replay=8")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     vm.send(b"much earlier\r\nlogin: ")
     daemon.wait_console(vm.name, lambda c: bool(c["bytes_in"] == 21), "is heard")
     assert stack.enter_context(TelnetClient(daemon.port(vm.name))).read_until(b"login: ") == b"login: "
@@ -202,7 +202,7 @@ def test_console_cannot_have_more_clients_than_configured(
     start_daemon: StartDaemon, stack: ExitStack
 ) -> None:
     daemon = start_daemon("clients.max=2")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     for _ in range(2):
         stack.enter_context(open_client("unix", daemon, vm))
     stack.enter_context(UnixClient(daemon.socket_path(vm.name))).read_to_end()
@@ -211,7 +211,7 @@ def test_console_cannot_have_more_clients_than_configured(
 
 def test_without_ports_the_unix_socket_still_works(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("ports.enabled=false")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     client = stack.enter_context(open_client("unix", daemon, vm))
     client.send(b"ok")
     assert vm.read(2) == b"ok"
@@ -220,7 +220,7 @@ def test_without_ports_the_unix_socket_still_works(start_daemon: StartDaemon, st
 
 def test_unix_socket_has_the_configured_mode(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon('sockets.mode="0600"')
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     path = daemon.root / "run" / f"{vm.uuid}.sock"
     assert str(path) == daemon.socket_path(vm.name)
     assert path.stat().st_mode & 0o777 == 0o600

@@ -10,7 +10,6 @@ from tests.system.clients import UnixClient
 from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.payload import numbered
-from tests.system.vm import FakeVm
 from tests.system.wait import until
 
 KIB = 1024
@@ -28,7 +27,7 @@ def joined(log: Path) -> bytes:
 
 def test_log_is_rotated_at_its_size(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("log.max_size=64K", "log.keep=20")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     log = daemon.log_file(vm.name)
     said = numbered(0, 6400)
     for at in range(0, len(said), 8 * KIB):
@@ -40,7 +39,7 @@ def test_log_is_rotated_at_its_size(start_daemon: StartDaemon, stack: ExitStack)
 
 def test_oldest_rotated_logs_are_dropped(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("log.max_size=64K", "log.keep=2")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     log = daemon.log_file(vm.name)
     said = numbered(0, 6400)
     vm.send(said)
@@ -78,7 +77,7 @@ def test_without_logs_nothing_is_written_and_the_console_works(
     start_daemon: StartDaemon, stack: ExitStack
 ) -> None:
     daemon = start_daemon("log.dir=off")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
     daemon.wait_clients(vm.name, 1)
     vm.send(b"only said")

@@ -31,8 +31,12 @@ def estate() -> list[dict[str, str]]:
 def dial_in(daemon: Daemon, stack: ExitStack) -> list[FakeVm]:
     vms = dial_all(daemon.proxy, estate())
     stack.callback(close_all, vms)
-    until(lambda: connected(daemon) == COUNT, "all are connected")
+    until(lambda: settled(daemon) == COUNT, "all are connected, named and open")
     return vms
+
+
+def settled(daemon: Daemon) -> int:
+    return sum(bool(c["name"] and c["socket"]) and c["state"] == "connected" for c in daemon.consoles())
 
 
 def connected(daemon: Daemon) -> int:

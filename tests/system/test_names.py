@@ -164,6 +164,12 @@ def test_wrong_name_gets_a_proposal(daemon: Daemon, dial: Dial) -> None:
     assert "did you mean web01?" in done.stderr
 
 
+def test_name_of_a_vm_that_leaves_at_once_is_kept(daemon: Daemon) -> None:
+    with FakeVm(daemon.proxy, name="in-a-hurry") as vm:
+        vm.handshake()
+    daemon.wait_state("in-a-hurry", "waiting")
+
+
 def test_vm_without_a_name_is_known_by_its_uuid(daemon: Daemon, stack: ExitStack) -> None:
     vm = stack.enter_context(FakeVm(daemon.proxy))
     for step in vm.steps()[:6]:

@@ -90,7 +90,7 @@ def test_vm_from_a_network_that_is_not_allowed_is_hung_up_on(
 
 def test_vm_from_an_allowed_network_is_welcome(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("proxy.allow=[127.0.0.2/32]")
-    vm = stack.enter_context(FakeVm(daemon.proxy, source="127.0.0.2")).handshake()
+    vm = stack.enter_context(daemon.dial(source="127.0.0.2"))
     daemon.wait_state(vm.name, "connected")
 
 
@@ -179,7 +179,7 @@ def test_place_of_an_unidentified_peer_is_free_again_when_it_leaves(
 def test_identified_vms_are_not_counted_as_unidentified(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("proxy.max_pending=1")
     for number in range(5):
-        vm = stack.enter_context(FakeVm(daemon.proxy, name=f"vm{number}")).handshake()
+        vm = stack.enter_context(daemon.dial(name=f"vm{number}"))
         daemon.wait_state(vm.name, "connected")
 
 
@@ -188,7 +188,7 @@ def test_one_source_cannot_take_the_places_of_others(start_daemon: StartDaemon, 
     for _ in range(2):
         introduce(stack.enter_context(FakeVm(daemon.proxy)))
     stack.enter_context(FakeVm(daemon.proxy)).wait_closed()
-    vm = stack.enter_context(FakeVm(daemon.proxy, source="127.0.0.2")).handshake()
+    vm = stack.enter_context(daemon.dial(source="127.0.0.2"))
     daemon.wait_state(vm.name, "connected")
 
 

@@ -11,11 +11,13 @@ from pathlib import Path
 from tests.system.clients import TcpClient, TelnetClient, UnixClient
 from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
-from tests.system.vm import FakeVm, close_all
+from tests.system.vm import close_all
 from tests.system.wait import throughout, until
 
 
 def ports(daemon: Daemon) -> dict[str, int]:
+    """The port of each console, once all of them are open."""
+    until(lambda: all(console["socket"] for console in daemon.consoles()), "all consoles are open")
     return {console["id"]: console["port"] for console in daemon.consoles()}
 
 
@@ -135,13 +137,13 @@ def test_console_ports_count_up_from_the_first(start_daemon: StartDaemon, stack:
     stack.enter_context(hold(first + 1))
     daemon = start_daemon(f"ports.first={first}")
     for number in range(3):
-        stack.enter_context(FakeVm(daemon.proxy, name=f"vm{number}")).handshake()
+        stack.enter_context(daemon.dial(name=f"vm{number}"))
     assert sorted(ports(daemon).values()) == [first, first + 2, first + 3]
 
 
 def test_console_with_neither_vm_nor_client_expires(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("ports.expire=1s")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     path, port = Path(daemon.socket_path(vm.name)), daemon.port(vm.name)[1]
     vm.close()
     until(lambda: daemon.find(vm.name) is None, "the console is forgotten")
@@ -151,7 +153,7 @@ def test_console_with_neither_vm_nor_client_expires(start_daemon: StartDaemon, s
 
 def test_console_with_a_client_does_not_expire(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("ports.expire=1s")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
     daemon.wait_clients(vm.name, 1)
     vm.close()
@@ -160,13 +162,13 @@ def test_console_with_a_client_does_not_expire(start_daemon: StartDaemon, stack:
 
 def test_console_with_a_vm_does_not_expire(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("ports.expire=1s")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     assert throughout(lambda: daemon.find(vm.name) is not None, 3)
 
 
 def test_expired_console_is_not_back_after_a_restart(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("ports.expire=1s")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     vm.close()
     until(lambda: daemon.find(vm.name) is None, "the console is forgotten")
     daemon.stop()

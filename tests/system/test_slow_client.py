@@ -50,7 +50,7 @@ def test_others_go_on_memory_is_flat_and_the_sleeper_gets_it_all(
     sort: Callable[[Daemon, FakeVm], SocketClient], start_daemon: StartDaemon, stack: ExitStack
 ) -> None:
     daemon = start_daemon()
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     sleeper = stack.enter_context(sort(daemon, vm))
     reader = stack.enter_context(unix(daemon, vm))
     said = stream(vm, reader, 16)
@@ -62,7 +62,7 @@ def test_others_go_on_memory_is_flat_and_the_sleeper_gets_it_all(
 
 def test_sleeper_gets_it_all_across_rotated_logs(start_daemon: StartDaemon, stack: ExitStack) -> None:
     daemon = start_daemon("log.max_size=1M", "log.keep=20")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     sleeper, reader = stack.enter_context(raw_tcp(daemon, vm)), stack.enter_context(unix(daemon, vm))
     said = stream(vm, reader, 160)
     assert sleeper.read(len(said)) == said
@@ -72,7 +72,7 @@ def test_client_further_behind_than_allowed_is_moved_forward_and_told_how_far(
     start_daemon: StartDaemon, stack: ExitStack
 ) -> None:
     daemon = start_daemon("log.dir=off", "clients.max_lag=256K")
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     sleeper = stack.enter_context(TelnetClient(daemon.port(vm.name)))
     sleeper.negotiated()
     reader = stack.enter_context(unix(daemon, vm))
@@ -89,7 +89,7 @@ def test_vm_that_does_not_read_stalls_only_those_who_type(
     start_daemon: StartDaemon, stack: ExitStack
 ) -> None:
     daemon = start_daemon()
-    vm = stack.enter_context(FakeVm(daemon.proxy)).handshake()
+    vm = stack.enter_context(daemon.dial())
     typist = stack.enter_context(unix(daemon, vm))
     reader = stack.enter_context(unix(daemon, vm))
     stuck = type_until_stuck(typist)

@@ -143,6 +143,12 @@ class FakeVm:
         host, port = self.socket.getsockname()[:2]
         return f"{host}:{port}"
 
+    @property
+    def console(self) -> str:
+        """The id of the console that this port asks for."""
+        label = self.uri.partition("?port=")[2]
+        return f"{self.uuid}.{label}" if label else self.uuid
+
     def close(self) -> None:
         self.socket.close()
 
