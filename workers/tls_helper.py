@@ -1,0 +1,133 @@
+"""What a TLS helper does: it has up to 64 legs, and tells the master what becomes of them.
+
+Does: takes connections over, loads certificates for those to come, answers probes.
+Owns: the channel to the master, the legs, the context for new connections.
+Never: serves a connection in plain text; gives up a certificate that works for one that does not.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any, Callable, Optional
+
+from vspcd.proto import control
+from vspcd.proto.control import Message
+from vspcd.proto.errors import PeerError
+from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import Loop
+from workers.tls_context import BadCertificate, Loaded, load
+from workers.tls_leg import Reports, TlsLeg
+from workers.tls_probe import Probe
+from workers.tls_session import Secured, Session
+
+Answer = Callable[[Message, list[int]], None]
+
+
+class Helper:
+    """The process's one object."""
+
+    def __init__(self, loop: Loop, channel: Channel, settings: dict[str, Any]) -> None:
+        self.legs: dict[int, TlsLeg] = {}
+        self._loop = loop
+        self._channel = channel
+        self._log = Log(settings["log_level"])
+        self._settings = settings
+        self._loaded: Optional[Loaded] = None
+        self._reports = Reports(self._secured, self._failed, self._ended)
+        self._answers: dict[str, Answer] = {
+            "adopt": self._adopt,
+            "settings": self._set,
+            "probe": self._probe,
+            "quit": lambda _message, _fds: self._leave(),
+        }
+        channel.serve(loop, self._received, self._leave)
+        self._load()
+
+    def _received(self, message: Message, fds: list[int]) -> None:
+        kind = control.check(message, control.MASTER, control.OWNER, len(fds))
+        if kind not in self._answers:
+            raise PeerError(f"{kind} is nothing for a TLS helper")
+        self._answers[kind](message, fds)
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        try:
+            self._channel.send({"type": kind, **fields})
+        except ChannelClosed:
+            self._log.debug("not-told", message=kind)
+
+    def _leave(self) -> None:
+        for leg in list(self.legs.values()):
+            leg.end()
+        try:
+            self._channel.flush()
+        except ChannelClosed:
+            pass  # the master is gone
+        self._loop.stop()
+
+    # Certificates.
+
+    def _set(self, message: Message, _fds: list[int]) -> None:
+        self._settings = message["settings"]
+        self._log.level = self._settings["log_level"]
+        self._load()
+
+    def _load(self) -> None:
+        try:
+            self._loaded = load(self._settings["tls"])
+        except BadCertificate as reason:
+            self._tell("bad-certificate", reason=str(reason))
+            return
+        known = self._loaded.facts
+        self._tell(
+            "certificate",
+            sha1=known.sha1,
+            sha256=known.sha256,
+            not_after=known.not_after,
+            subject=known.subject,
+            names=list(known.names),
+        )
+
+    # Legs.
+
+    def _adopt(self, message: Message, fds: list[int]) -> None:
+        peer, worker = (socket.socket(fileno=fd) for fd in fds)
+        number = message["leg"]
+        if self._loaded is None:
+            self._tell("tls-failed", leg=number, reason="there is no usable certificate")
+            for sock in (peer, worker):
+                _hang_up(sock)
+            return
+        leg = TlsLeg(number, message["peer"], Session(self._loaded), self._reports)
+        self.legs[number] = leg
+        leg.start(self._loop, peer, worker, self._settings["handshake_timeout"])
+
+    def _secured(self, leg: TlsLeg, agreed: Secured) -> None:
+        self._tell("secured", leg=leg.number, **agreed._asdict())
+
+    def _failed(self, leg: TlsLeg, reason: str) -> None:
+        self._tell("tls-failed", leg=leg.number, reason=reason)
+
+    def _ended(self, leg: TlsLeg) -> None:
+        del self.legs[leg.number]
+        if leg.session.secured is not None:
+            if leg.session.failure is not None:
+                self._log.warning("tls-broken", leg=leg.number, peer=leg.address, reason=leg.session.failure)
+            self._tell("tls-ended", leg=leg.number)
+
+    def _probe(self, message: Message, _fds: list[int]) -> None:
+        number = message["leg"]
+        leg = self.legs.get(number)
+        if leg is None:
+            self._tell("probed", leg=number, alive=False)
+        else:
+            Probe(self._loop, leg, lambda alive: self._tell("probed", leg=number, alive=alive))
+
+
+def _hang_up(sock: socket.socket) -> None:
+    """End a connection of which the master has a duplicate."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # the peer was faster
+    sock.close()
