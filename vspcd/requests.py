@@ -118,6 +118,7 @@ class Requests:
             "bios_uuid": console.bios_uuid,
             "location_uuid": console.location_uuid,
             "line": console.line,
+            "moves": console.moves,
             "clients": _clients(console),
         }
 

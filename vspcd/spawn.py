@@ -55,7 +55,8 @@ class Nursery:
             raise
         finally:
             theirs.close()
-        return Worker(pid, Channel(ours), page, self._arena.page(page), state, leg)
+        legs = {} if leg is None else {leg.number: leg}
+        return Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
 
     def keeper(self, open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
         """Fork the keeper; its pid and our end of its channel."""
@@ -86,5 +87,7 @@ def settings(config: Config) -> dict[str, Any]:
             "keep": config.log.keep,
             "sync": config.log.sync,
         },
+        "vmotion": {"timeout": config.vmotion.timeout, "limit": config.vmotion.limit},
+        "identity": {"fallback": config.identity.fallback},
         "clients": {"replay": config.clients.replay, "max_lag": config.clients.max_lag},
     }

@@ -20,6 +20,7 @@ from typing import Any, Callable, Optional
 from vspcd.admission import Admission
 from vspcd.config_schema import Config
 from vspcd.console_listeners import ConsoleListeners, monotonic_of
+from vspcd.moves import Moves
 from vspcd.portkeeper import PortKeeper
 from vspcd.proto import control
 from vspcd.proto.control import CLAIMING, LEAVING, NEGOTIATING, OWNER, Message
@@ -35,6 +36,7 @@ from vspcd.unix.page import BYTES_IN, BYTES_OUT, MAX_CLIENTS
 
 QUIT_WITHIN = 5.0
 JUDGED_WITHIN = 5.0
+MOVES_KEPT = 10
 LAST_WORDS = 100
 UNKNOWN_PORT_AFTER = 1.0
 """How long a new console waits for its port to be durable before it opens all the same."""
@@ -74,6 +76,7 @@ class Supervisor:
         self._log = log
         self._nursery = nursery
         self._listeners = listeners
+        self.moves = Moves()
         self._claims: dict[int, Claim] = {}
         self._farewells: dict[int, Timer] = {}
         self._when_empty: Optional[Callable[[], None]] = None
@@ -83,7 +86,12 @@ class Supervisor:
             "took": self._took,
             "rejected": self._rejected,
             "connected": self._connected,
+            "closed": self._closed,
             "disconnected": self._disconnected,
+            "peer": self._peer,
+            "moving": self._moving,
+            "revoke": self._revoke,
+            "moved": self._moved,
             "facts": self._facts,
             "client-kind": self._client_kind,
             "detached": self._detached,
@@ -166,8 +174,8 @@ class Supervisor:
         timer = self._farewells.pop(pid, None)
         if timer is not None:
             timer.cancel()
-        if worker.state == NEGOTIATING and worker.leg is not None:
-            self._not_admitted(worker.leg.peer, f"its worker {how} while negotiating")
+        if worker.state == NEGOTIATING and worker.only_leg is not None:
+            self._not_admitted(worker.only_leg.peer, f"its worker {how} while negotiating")
         self._bury(worker, how)
         if not self.table.workers and self._when_empty is not None:
             self._when_empty()
@@ -190,8 +198,8 @@ class Supervisor:
         console = worker.console
         if console is not None and console.worker is worker:
             self._console_lost_worker(console, worker, how)
-        elif worker.leg is not None:
-            close(worker.leg.parked)
+        for leg in worker.legs.values():
+            close(leg.parked)
         self._nursery.buried(worker)
 
     def _console_lost_worker(self, console: Console, worker: Worker, how: str) -> None:
@@ -201,8 +209,6 @@ class Supervisor:
         console.worker = None
         if not worker.quitting:
             self._log.error("worker-died", console=console.id, name=console.name, pid=worker.pid, how=how)
-        if worker.leg is not None and worker.leg is not console.leg:
-            close(worker.leg.parked)
         self._gone(console)
         for client in tuple(console.clients.values()):
             self._drop_client(console, client.number)
@@ -216,7 +222,7 @@ class Supervisor:
             if claim.claimant is None:
                 close(claim.leg.parked)
             else:
-                claim.claimant.leg = claim.leg
+                claim.claimant.legs[claim.leg.number] = claim.leg
                 self._grant_or_offer(claim.claimant, console, claim.message)
 
     # VM connections.
@@ -243,8 +249,8 @@ class Supervisor:
         self.admission.refused(peer, reason)
 
     def _failed(self, worker: Worker, message: Message) -> None:
-        if worker.state == NEGOTIATING and worker.leg is not None:
-            self._not_admitted(worker.leg.peer, message["reason"])
+        if worker.state == NEGOTIATING and worker.only_leg is not None:
+            self._not_admitted(worker.only_leg.peer, message["reason"])
         for claim in self._claims.values():
             if claim.claimant is worker:
                 claim.claimant = None  # whoever judges the connection will find it closed
@@ -259,9 +265,9 @@ class Supervisor:
     def _claim(self, worker: Worker, message: Message) -> None:
         if not _HEX.fullmatch(message["uuid"]) or not _LABEL.fullmatch(message["label"]):
             raise PeerError("a claim with an impossible identity")
-        if worker.leg is None:
+        if worker.only_leg is None:
             raise PeerError("a claim without a connection")
-        self.admission.ends(worker.leg.peer)
+        self.admission.ends(worker.only_leg.peer)
         worker.state = CLAIMING
         self._grant_or_offer(worker, self._console(message), message)
 
@@ -270,12 +276,17 @@ class Supervisor:
         if console.worker is None:
             self._grant(worker, console, message)
             return
-        leg, worker.leg = worker.leg, None
-        assert leg is not None
+        self._offer(worker, console, message, {"type": "leg"})
+
+    def _offer(self, worker: Worker, console: Console, message: Message, offer: dict[str, Any]) -> None:
+        """Let the console's worker judge the claimant's connection."""
+        owner = console.worker
+        _, leg = worker.legs.popitem()
         self._claims[leg.number] = Claim(leg, console, message, worker)
-        offer = {"type": "leg", "leg": leg.number, "peer": leg.peer, "session": message["session"]}
-        if not self._tell(console.worker, offer, leg.parked) and console.worker.pid in self.table.workers:
-            self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
+        offer = {**offer, "leg": leg.number, "peer": leg.peer, "session": message["session"]}
+        if owner is None or not self._tell(owner, offer, leg.parked):
+            if owner is None or owner.pid in self.table.workers:
+                self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
             return
         self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
 
@@ -330,7 +341,7 @@ class Supervisor:
         claim = self._claims.pop(message["leg"], None)
         if claim is None or worker.console is not claim.console:
             raise PeerError("it took a leg that it was not offered")
-        worker.leg = claim.leg
+        worker.legs[claim.leg.number] = claim.leg
         if claim.claimant is not None:
             self._tell(claim.claimant, {"type": "handed"})
             self._dismiss(claim.claimant)
@@ -347,21 +358,27 @@ class Supervisor:
         if claim.claimant is None:
             close(claim.leg.parked)
             return
-        claim.claimant.leg = claim.leg
+        claim.claimant.legs[claim.leg.number] = claim.leg
         self._tell(claim.claimant, {"type": "refuse", "reason": reason})
         self._dismiss(claim.claimant)
 
     def _connected(self, worker: Worker, message: Message) -> None:
-        console, leg = worker.console, worker.leg
-        if console is None or leg is None or leg.number != message["leg"]:
+        console, leg = worker.console, worker.legs.get(message["leg"])
+        if console is None or leg is None:
             raise PeerError("it is connected to a leg that it does not have")
-        self._gone(console)
         console.leg = leg
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
         self.keeper.put(console.entry())
 
+    def _closed(self, worker: Worker, message: Message) -> None:
+        """A connection is over, the console's VM is not: it moves."""
+        leg = worker.legs.pop(message["leg"], None)
+        if leg is not None:
+            close(leg.parked)
+
     def _disconnected(self, worker: Worker, message: Message) -> None:
+        self._closed(worker, message)
         console = worker.console
         if console is None or console.leg is None or console.leg.number != message["leg"]:
             return  # another one has taken its place
@@ -373,14 +390,10 @@ class Supervisor:
 
     def _gone(self, console: Console) -> None:
         """The console has no VM any more."""
-        leg, console.leg = console.leg, None
-        if leg is None:
-            return
-        if console.worker is not None and console.worker.leg is leg:
-            console.worker.leg = None
-        close(leg.parked)
-        console.since = console.last_seen = time.time()
-        self._seen(console)
+        if console.leg is not None:
+            console.leg = None
+            console.since = console.last_seen = time.time()
+            self._seen(console)
 
     def _seen(self, console: Console) -> None:
         self._listeners.ports.seen(console.id, monotonic_of(console.last_seen))
@@ -399,6 +412,38 @@ class Supervisor:
         console.line = message["line"] or console.line
         if console.entry() != before:
             self.keeper.put(console.entry())
+
+    # vMotion.
+
+    def _moving(self, worker: Worker, message: Message) -> None:
+        """A VM is about to move: whoever shows this pair is where it goes."""
+        if worker.console is not None:
+            pair = bytes.fromhex(message["pair"])
+            self.moves.expect(pair, worker.console, message["seconds"])
+
+    def _revoke(self, _worker: Worker, message: Message) -> None:
+        self.moves.take(bytes.fromhex(message["pair"]))
+
+    def _peer(self, worker: Worker, message: Message) -> None:
+        """A VM has shown a pair: it is the target of a move, or a stranger."""
+        worker.state = CLAIMING
+        console = self.moves.take(bytes.fromhex(message["pair"]))
+        leg = worker.only_leg
+        if console is None or console.worker is None or leg is None:
+            worker.state = NEGOTIATING
+            self._tell(worker, {"type": "stranger"})
+            return
+        self.admission.ends(leg.peer)
+        worker.console = console
+        self._offer(worker, console, message, {"type": "target", "pair": message["pair"]})
+
+    def _moved(self, worker: Worker, message: Message) -> None:
+        console, record = worker.console, message["record"]
+        if console is None:
+            return
+        console.moves = [*console.moves, record][-MOVES_KEPT:]
+        write = self._log.warning if message["slow"] else self._log.info
+        write("vm-moved", console=console.id, name=console.name, **{key: record[key] for key in record})
 
     # Clients.
 

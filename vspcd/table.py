@@ -51,9 +51,14 @@ class Worker:
     page_number: int
     page: Page
     state: str
-    leg: Optional[LegRecord] = None
+    legs: dict[int, LegRecord] = field(default_factory=dict)
     console: Optional[Console] = None
     quitting: bool = False
+
+    @property
+    def only_leg(self) -> Optional[LegRecord]:
+        """The connection that it negotiates with."""
+        return next(iter(self.legs.values()), None)
 
 
 @dataclass
@@ -75,6 +80,7 @@ class Console:
     tcp: Optional[socket.socket] = None
     unix: Optional[socket.socket] = None
     acceptors: list[Acceptor] = field(default_factory=list)
+    moves: list[dict[str, Any]] = field(default_factory=list)
     earlier_in: int = 0
     earlier_out: int = 0
 

@@ -8,8 +8,11 @@ Never: queues console bytes, decides what it may see or type, blocks.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import sys
+import termios
 from typing import NamedTuple, Optional, Union
 
 from vspcd.proto import attach, telnet
@@ -223,6 +226,13 @@ class Client:
             return None
         del self._inbox[: found[-1][1]]
         return Typed(b"".join(_frame_wire(frame) for frame, _ in found), 0)
+
+    def unread(self) -> int:
+        """Bytes that it has typed and that nobody has read."""
+        try:
+            return int.from_bytes(fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+        except OSError:
+            return 0
 
     def done(self, typed: Typed) -> None:
         """What was read is with the VM, or dropped: forget it."""

@@ -261,6 +261,10 @@ class Console:
             self._watch(client)
             self.shell.loop.call_later(seconds, lambda: self.detach(client, "it has closed"))
 
+    def held_bytes(self) -> int:
+        """What clients have typed and the VM has not got, here and in their sockets."""
+        return self.keyboard.held_bytes + sum(client.unread() for client in self.clients.values())
+
     def type_to(self, leg: Optional[Leg]) -> None:
         """The VM is there, or gone: None."""
         self.keyboard.connect(leg)

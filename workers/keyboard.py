@@ -45,6 +45,7 @@ class Keyboard:
         self._lost = lost
         self._leg: Optional[Leg] = None
         self._held = False
+        self._finishing = False
         self._batch: Optional[Batch] = None
         self._waiting: deque[Batch] = deque()
 
@@ -62,13 +63,28 @@ class Keyboard:
         """Type to this leg from now on; None holds everything until there is one."""
         self._leg = leg
 
+    @property
+    def typing(self) -> bool:
+        """Whether a batch is on its way."""
+        return self._batch is not None
+
+    @property
+    def held_bytes(self) -> int:
+        """What has been read from clients and is not yet with a VM."""
+        batches = [self._batch, *self._waiting]
+        return sum(len(batch.typed.wire) - batch.sent for batch in batches if batch is not None)
+
+    def finish(self) -> None:
+        """Finish the batch on its way, and begin no other one."""
+        self._finishing = True
+
     def hold(self) -> None:
         """Let nobody type: the batch on its way stops at the next whole byte."""
         self._held = True
 
     def release(self) -> None:
         """Let them type again; call ``pump`` next."""
-        self._held = False
+        self._held = self._finishing = False
 
     def readable(self, client: Client, last: bool = False) -> None:
         """A client has typed, or has left; ``last``: it has closed its side. Raises LegGone."""
@@ -100,7 +116,7 @@ class Keyboard:
 
     def pump(self) -> None:
         """Go on: there is room, or a leg, or the hold is over. Raises LegGone."""
-        while self._push() and self._waiting and not self._held:
+        while self._push() and self._waiting and not (self._held or self._finishing):
             self._batch = self._waiting.popleft()
 
     def _push(self) -> bool:

@@ -154,6 +154,13 @@ class Leg:
         except OSError:
             pass  # it does not listen any more
 
+    def say_no_more(self) -> None:
+        """Close our side; what the other still says can be read up to its end."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is over already
+
     def end(self) -> None:
         """End the connection at once."""
         try:

@@ -13,7 +13,15 @@ from typing import Callable
 from vspcd.core.journal import Buffer
 from vspcd.core.names import visible
 from vspcd.proto.errors import PeerError
-from vspcd.proto.vmware_codes import BadIdentity, Event, Identity, ProxyRefused, ProxyRequest
+from vspcd.proto.vmware_codes import (
+    VMOTION_PEER,
+    BadIdentity,
+    Event,
+    Identity,
+    ProxyRefused,
+    ProxyRequest,
+    VmotionPeer,
+)
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
 from workers.leg import LegGone
@@ -42,6 +50,8 @@ class Negotiation:
         self._timers: list[Timer] = []
         self._over = False
         self._heard_text = False
+        self._was_stranger = False
+        self._pair = b""  # what a vMotion's target has shown
         self._claimed = False  # from here on, another process may be sending
 
     def begin(self) -> None:
@@ -99,6 +109,9 @@ class Negotiation:
         elif isinstance(event, BadIdentity):
             connection.session.refuse_proxy()
             self.fail(event.reason)
+        elif isinstance(event, VmotionPeer):
+            self._pair = event.pair
+            connection.pause()
         elif isinstance(event, (Identity, ProxyRequest)):
             session = connection.session
             if session.uuid is not None and session.proxy is not None and not self._over:
@@ -107,19 +120,31 @@ class Negotiation:
     def turn_over(self, connection: Connection) -> None:
         """Claim the console once the turn is over: from then on another process may read and write."""
         session = connection.session
-        if session.uuid is None or session.proxy is None or self._over or self._claimed:
+        identified = session.uuid is not None and session.proxy is not None
+        if not (identified or self._pair) or self._over or self._claimed:
             return
-        self._stop_timers()
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         self._claimed = True
+        if self._pair:
+            self.shell.tell("peer", pair=self._pair.hex(), session=self.snapshot())
+            return
+        self._stop_timers()
+        label = session.proxy.label if session.proxy is not None else None
         self.shell.tell(
-            "claim",
-            uuid=session.uuid,
-            label=session.proxy.label or "",
-            name=session.name,
-            session=self.snapshot(),
+            "claim", uuid=session.uuid, label=label or "", name=session.name, session=self.snapshot()
         )
+
+    def stranger(self) -> None:
+        """Nobody waits for this pair. There is no way to say so but that; the VM may still ask for a port."""
+        self.shell.log.warning("vmotion-unknown-pair", peer=self.connection.peer)
+        self._pair = b""
+        self._was_stranger = True
+        self._claimed = False
+        self.connection.session.unknown(VMOTION_PEER)
+        self._attempt(self.connection.send_replies)
+        if not self._over:
+            self.connection.resume()
 
     def snapshot(self) -> dict[str, object]:
         """All that another worker needs to go on with this connection."""
@@ -136,7 +161,9 @@ class Negotiation:
 
     def ended(self, connection: Connection, reason: str) -> None:
         """The peer has gone, or broke the protocol."""
-        self.fail(reason)
+        self.fail(
+            f"it showed a vMotion pair that nobody waits for; {reason}" if self._was_stranger else reason
+        )
 
     # The end.
 

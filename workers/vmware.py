@@ -9,13 +9,25 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from vspcd.core import identity
+from vspcd.core import identity, vmotion
 from vspcd.core.journal import Buffer
 from vspcd.proto.comport import Break, LineSettings, line_as_dict
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import Session
-from vspcd.proto.vmware_codes import BadIdentity, BiosUuid, Event, Line, LocationUuid, Named, format_uuid
+from vspcd.proto.vmware_codes import (
+    VMOTION_PEER,
+    BadIdentity,
+    BiosUuid,
+    Event,
+    Line,
+    LocationUuid,
+    Named,
+    VmotionAbort,
+    VmotionBegin,
+    VmotionPeer,
+    format_uuid,
+)
 from vspcd.unix.loop import Timer
 from vspcd.unix.page import LEG
 from workers.connection import CLOSED, Connection, Room
@@ -24,6 +36,7 @@ from workers.contest import Contest, Newcomer
 from workers.leg import Leg, LegGone
 from workers.negotiation import Negotiation
 from workers.shell import Shell, Start, socket_of
+from workers.vmotion import Vmotion
 
 FACTS_AFTER = 0.05
 
@@ -38,6 +51,7 @@ class VmwareWorker:
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
         self.contest: Optional[Contest] = None
+        self.moves = Vmotion(self)
         self.facts_due: Optional[Timer] = None
         self.line = line_as_dict(LineSettings())
         self.breaks = 0
@@ -47,6 +61,8 @@ class VmwareWorker:
                 "refuse": self._refuse,
                 "handed": self._handed,
                 "leg": self._leg,
+                "target": self._target,
+                "stranger": self._stranger,
                 "client": self._client,
                 "detach": self._detach,
                 "settings": self._settings,
@@ -61,7 +77,7 @@ class VmwareWorker:
     def _negotiate(self, start: Start) -> None:
         self.shell.name(f"negotiating [{start.peer}]")
         leg = Leg(start.leg_number, socket_of(start.leg), start.peer, self.shell.page)
-        session = Session(self._services)
+        session = Session(self.services)
         self.connection = Connection(leg, session, self.room_for_reading, self)
         self.negotiation = Negotiation(self.shell, self.connection, self.shell.leave)
         self.connection.handlers = self.negotiation
@@ -69,7 +85,13 @@ class VmwareWorker:
         self.negotiation.begin()
 
     @property
-    def _services(self) -> tuple[str, ...]:
+    def console_of_ours(self) -> Console:
+        """The console, which a worker with a served connection has."""
+        assert self.console is not None
+        return self.console
+
+    @property
+    def services(self) -> tuple[str, ...]:
         return tuple(self.shell.settings["services"])
 
     # The master's messages.
@@ -107,6 +129,37 @@ class VmwareWorker:
             self._reject(newcomer, "another connection is being compared with the one that is there")
         else:
             self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
+
+    def _target(self, message: Message, fds: list[int]) -> None:
+        """The target of a vMotion has shown the right pair."""
+        newcomer = Newcomer(message["leg"], message["peer"], message["session"], fds[0])
+        objection = self._objection_to_target(newcomer) or self.moves.joins(
+            newcomer, bytes.fromhex(message["pair"])
+        )
+        if objection is None:
+            self.shell.tell("took", leg=newcomer.number)
+        else:
+            self._reject(newcomer, objection)
+
+    def _objection_to_target(self, newcomer: Newcomer) -> Optional[str]:
+        telnet: Any = newcomer.session["telnet"]
+        try:
+            if telnet["uuid"] is not None:
+                self.check_identity(telnet["uuid"])
+        except PeerError as fault:
+            return str(fault)
+        return None
+
+    def check_identity(self, uuid: str) -> None:
+        """PeerError when a connection that shall feed this console says that it is another VM."""
+        ours = self.console_of_ours.uuid
+        if uuid != ours:
+            raise PeerError(f"the VM is {format_uuid(ours)}, and this one says {format_uuid(uuid)}")
+
+    def _stranger(self, _message: Message, _fds: list[int]) -> None:
+        """Nobody waits for the pair that our VM has shown."""
+        if self.negotiation is not None:
+            self.negotiation.stranger()
 
     def _client(self, message: Message, fds: list[int]) -> None:
         assert self.console is not None
@@ -185,12 +238,15 @@ class VmwareWorker:
         old = self.connection
         if old is not None:
             old.drain()
+        if self.moves.machine.under_way:
+            self.moves.happened(vmotion.SOURCE_GONE)
+            self.moves.happened(vmotion.EXPIRED)
         if self.connection is not None:
             self._disconnect(f"replaced by a new connection from {newcomer.peer}")
         leg = Leg(newcomer.number, socket_of(newcomer.fd), newcomer.peer, self.shell.page)
         saved: dict[str, Any] = newcomer.session
         leg.out += bytes.fromhex(saved["unsent"])
-        session = Session.restore(saved["telnet"], self._services)
+        session = Session.restore(saved["telnet"], self.services)
         connection = Connection(leg, session, self.room_for_reading, self)
         connection.serve(self.shell.loop)
         self.shell.tell("took", leg=newcomer.number)
@@ -209,6 +265,35 @@ class VmwareWorker:
         self.console.journal.event("disconnected", {"peer": connection.peer, "reason": reason})
         self.console.notice("disconnected" if reason == CLOSED else f"disconnected: {reason}")
         self.shell.tell("disconnected", leg=connection.leg.number, reason=reason)
+
+    def switch(self, target: Connection, early: bytes) -> None:
+        """The VM has moved: what the source said last, then what the target says."""
+        console, source = self.console_of_ours, self.connection
+        if source is not None and not source.closed:
+            source.drain()
+            source.end()
+            self.shell.tell("closed", leg=source.leg.number)
+        self.connection = target
+        target.handlers = self
+        self.shell.page.words[LEG] = target.leg.number
+        self.shell.tell("connected", leg=target.leg.number)
+        if early:
+            console.said(early)
+        if not target.closed:
+            target.resume()
+        self._note_facts()
+
+    def lost(self, reason: str) -> None:
+        """The VM is gone, after a move that failed."""
+        self._disconnect(reason)
+        self._idle_if_alone()
+
+    def pump(self) -> None:
+        """Let typing go on."""
+        try:
+            self.console_of_ours.keyboard.pump()
+        except LegGone as gone:
+            self._leg_broke(str(gone))
 
     def _leg_broke(self, reason: str) -> None:
         if self.connection is not None:
@@ -230,6 +315,10 @@ class VmwareWorker:
         assert self.console is not None
         if isinstance(event, BadIdentity):
             raise PeerError(event.reason)
+        if isinstance(event, (VmotionBegin, VmotionAbort)):
+            self.moves.source_event(event)
+        elif isinstance(event, VmotionPeer):
+            connection.session.unknown(VMOTION_PEER)
         if isinstance(event, Break):
             self.breaks += event.on
         if isinstance(event, (Named, Line, Break, BiosUuid, LocationUuid)) and self.facts_due is None:
@@ -276,7 +365,10 @@ class VmwareWorker:
     def ended(self, connection: Connection, reason: str) -> None:
         """The VM's connection is over; its console is not."""
         contest, self.contest = self.contest, None
-        self._disconnect(reason)
+        if self.moves.source_may_leave and connection is self.connection:
+            self.moves.happened(vmotion.SOURCE_GONE)
+        elif connection is self.connection:
+            self._disconnect(reason)
         if contest is not None:
             contest.decide(alive=False)
         self._idle_if_alone()

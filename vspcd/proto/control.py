@@ -51,11 +51,16 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "claim": Rule(
             {"uuid": str, "label": str, "name": _OPTIONAL_TEXT, "session": dict}, frozenset({NEGOTIATING})
         ),
+        "peer": Rule({"pair": str, "session": dict}, frozenset({NEGOTIATING})),
         "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
         "took": Rule({"leg": int}, _OWNER),
         "rejected": Rule({"leg": int, "reason": str}, _OWNER),
         "connected": Rule({"leg": int}, _OWNER),
         "disconnected": Rule({"leg": int, "reason": str}, _OWNER),
+        "closed": Rule({"leg": int}, _OWNER),
+        "moving": Rule({"pair": str, "seconds": _NUMBER}, _OWNER),
+        "revoke": Rule({"pair": str}, _OWNER),
+        "moved": Rule({"record": dict, "slow": bool}, _OWNER),
         "facts": Rule(
             {
                 "name": _OPTIONAL_TEXT,
@@ -74,6 +79,8 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict}, fds=1),
+        "target": Rule({"leg": int, "peer": str, "session": dict, "pair": str}, fds=1),
+        "stranger": Rule({}),
         "client": Rule({"client": int, "kind": str, "from": str, "mode": str, "replay": int}, fds=1),
         "detach": Rule({"client": int, "reason": str}),
         "settings": Rule({"settings": dict}),

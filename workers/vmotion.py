@@ -1,0 +1,327 @@
+"""A console's vMotions: carries out what the table in ``vspcd.core.vmotion`` says.
+
+Does: times the steps, makes the secrets, holds typing, puts the source's last bytes before the target's first.
+Owns: the target's connection until the VM runs there, and the record of the move.
+Never: decides which target belongs to which console; the master matches the pairs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Callable, Optional
+
+from vspcd.core import vmotion
+from vspcd.core.journal import Buffer
+from vspcd.core.vmotion import MOVED, OUTCOMES, MoveRecord
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware import Session
+from vspcd.proto.vmware_codes import (
+    VMOTION_PEER,
+    BadIdentity,
+    Event,
+    Identity,
+    VmotionBegin,
+    VmotionComplete,
+    VmotionPeer,
+)
+from vspcd.unix.loop import Timer
+from workers.connection import Connection
+from workers.contest import Newcomer, unacknowledged
+from workers.leg import Leg, LegGone
+from workers.shell import socket_of
+
+if TYPE_CHECKING:
+    from workers.vmware import VmwareWorker
+
+SECRET = 16
+LOOK_EVERY = 0.01
+ANSWER_MARGIN = 1.0
+"""Seconds before the host's limit at which NOTNOW is sent instead of GOAHEAD."""
+
+NEAR_LIMIT = 0.5
+"""A GOAHEAD that took more than this share of the limit is worth a warning."""
+
+FLUSH_WITHIN = 1.0
+EARLY_LIMIT = 65536
+
+
+class Vmotion:
+    """The moves of one worker's console."""
+
+    def __init__(self, worker: VmwareWorker) -> None:
+        self.machine = vmotion.Vmotion()
+        self.target: Optional[Connection] = None
+        self.early = bytearray()
+        self._worker = worker
+        self._shell = worker.shell
+        self._record = MoveRecord("", 0.0)
+        self._sequence = b""
+        self._pair = b""
+        self._begun = 0.0
+        self._timer: Optional[Timer] = None
+        self._event = ""
+
+    @property
+    def source_may_leave(self) -> bool:
+        """Whether the end of the VM's connection is part of a move."""
+        return self.machine.under_way
+
+    def happened(self, event: str) -> None:
+        """Take an event and do what follows from it."""
+        self._event = event
+        for action in self.machine.step(event):
+            ACTIONS[action](self)
+
+    # What the source says.
+
+    def source_event(self, event: Event) -> None:
+        """BEGIN or ABORT of the VM's connection; a COMPLETE or PEER from there means nothing."""
+        if isinstance(event, VmotionBegin):
+            if self.machine.state == vmotion.FLUSHING:
+                self._say(lambda session: session.notnow(event.sequence))
+                return
+            self._sequence = event.sequence
+            self.happened(vmotion.BEGIN)
+        else:
+            self.happened(vmotion.ABORT)
+
+    def _start(self) -> None:
+        connection = self._source()
+        self._begun = time.monotonic()
+        self._record = MoveRecord(connection.peer, time.time())
+        self._worker.console_of_ours.keyboard.finish()
+        self._look()
+
+    def _look(self) -> None:
+        """Whether all that was typed before has arrived at the source's host."""
+        if self.machine.state != vmotion.DELIVERING:
+            return
+        connection = self._source()
+        keyboard = self._worker.console_of_ours.keyboard
+        if not keyboard.typing and not connection.leg.out and unacknowledged(connection.leg.sock) <= 0:
+            self.happened(vmotion.DELIVERED)
+        elif self._elapsed() >= self._shell.settings["vmotion"]["limit"] - ANSWER_MARGIN:
+            self.happened(vmotion.TOO_SLOW)
+        else:
+            self._after(LOOK_EVERY, self._look)
+
+    def _goahead(self) -> None:
+        timeout = self._shell.settings["vmotion"]["timeout"]
+        secret = os.urandom(SECRET)
+        self._pair = self._sequence + secret
+        self._worker.console_of_ours.keyboard.hold()
+        self._shell.tell("moving", pair=self._pair.hex(), seconds=timeout)
+        self._say(lambda session: session.goahead(self._sequence, secret))
+        self._note("goahead")
+        self._after(timeout, lambda: self.happened(vmotion.EXPIRED))
+
+    def _notnow(self) -> None:
+        self._say(lambda session: session.notnow(self._sequence))
+
+    def _revoke(self) -> None:
+        self._shell.tell("revoke", pair=self._pair.hex())
+
+    def _release(self) -> None:
+        self._cancel()
+        console = self._worker.console_of_ours
+        console.keyboard.release()
+        self._worker.pump()
+
+    def _give_up(self) -> None:
+        if self._worker.connection is None or self._worker.connection.closed:
+            self._worker.lost(self._record.outcome)
+        else:
+            self._release()
+
+    def _source_left(self) -> None:
+        connection = self._source()
+        connection.end()
+        self._worker.console_of_ours.type_to(None)
+        self._shell.tell("closed", leg=connection.leg.number)
+
+    def _disconnect(self) -> None:
+        self._worker.console_of_ours.keyboard.release()
+        self._worker.lost(OUTCOMES.get(self._event, self._event))
+
+    # The target.
+
+    def joins(self, newcomer: Newcomer, pair: bytes) -> Optional[str]:
+        """The target of the move has shown its pair; why it is not taken, None when it is."""
+        if self.machine.state != vmotion.MOVING or pair != self._pair:
+            return "the move that this pair belongs to is over"
+        leg = Leg(newcomer.number, socket_of(newcomer.fd), newcomer.peer, self._shell.page)
+        saved = newcomer.session
+        leg.out += bytes.fromhex(str(saved["unsent"]))
+        self.early[:] = bytes.fromhex(str(saved["early"]))
+        session = Session.restore(saved["telnet"], self._worker.services)  # type: ignore[arg-type]
+        self.target = Connection(leg, session, self._worker.room_for_reading, Target(self))
+        self._record.target = newcomer.peer
+        self.happened(vmotion.PEER)
+        return None
+
+    def _peer_ok(self) -> None:
+        assert self.target is not None
+        self._note("peer")
+        self.target.session.peer_ok(self._sequence)
+        self.target.serve(self._shell.loop)
+        self._attempt(self.target.send_replies, vmotion.TARGET_GONE)
+
+    def completes(self, sequence: bytes) -> None:
+        """The target says that the VM runs there."""
+        if sequence == self._sequence:
+            self.happened(vmotion.COMPLETE)
+        else:
+            self._shell.log.warning("vmotion-stray-complete", console=self._worker.console_of_ours.id)
+
+    def _type_to_target(self) -> None:
+        assert self.target is not None
+        self._note("complete")
+        self.target.pause()
+        console = self._worker.console_of_ours
+        self._record.held = console.held_bytes()
+        console.type_to(self.target.leg)
+        console.keyboard.release()
+        self._attempt(console.keyboard.pump, vmotion.TARGET_GONE)
+        source = self._worker.connection
+        if source is None or source.closed:
+            self.happened(vmotion.FLUSHED)
+            return
+        # Its host answers our end with its own, behind the last byte that the VM said there.
+        source.leg.say_no_more()
+        self._after(FLUSH_WITHIN, lambda: self.happened(vmotion.FLUSHED))
+
+    def _switch(self) -> None:
+        """The source has said its last byte: the target's bytes from now on."""
+        self._cancel()
+        target, self.target = self.target, None
+        assert target is not None
+        self._note("done")
+        early = bytes(self.early)
+        self.early.clear()
+        self._worker.switch(target, early)
+
+    def _drop_target(self) -> None:
+        target, self.target = self.target, None
+        self.early.clear()
+        if target is not None:
+            target.end()
+            self._shell.tell("closed", leg=target.leg.number)
+
+    def target_ended(self, reason: str) -> None:
+        """The target's connection is over before the VM runs there."""
+        self._shell.log.warning("vmotion-target-lost", console=self._worker.console_of_ours.id, reason=reason)
+        if self.machine.state == vmotion.JOINED:
+            self._drop_target()
+        self.happened(vmotion.TARGET_GONE)
+
+    # The record.
+
+    def _write_record(self) -> None:
+        self._cancel()
+        self._record.outcome = OUTCOMES.get(self._event, MOVED) if "done" not in self._record.steps else MOVED
+        facts = self._record.as_dict()
+        console = self._worker.console_of_ours
+        console.journal.event("vmotion", facts)
+        console.notice(describe(self._record))
+        limit = self._shell.settings["vmotion"]["limit"]
+        slow = self._record.steps.get("goahead", 0.0) > limit * NEAR_LIMIT
+        self._shell.tell("moved", record=facts, slow=slow)
+
+    def _note(self, step: str) -> None:
+        self._record.steps[step] = self._elapsed()
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
+
+    # Small things.
+
+    def _source(self) -> Connection:
+        connection = self._worker.connection
+        assert connection is not None
+        return connection
+
+    def _say(self, words: Callable[[Session], None]) -> None:
+        connection = self._source()
+        words(connection.session)
+        self._attempt(connection.send_replies, vmotion.SOURCE_GONE)
+
+    def _attempt(self, act: Callable[[], None], failed: str) -> None:
+        try:
+            act()
+        except (LegGone, PeerError):
+            # The loop reports the end of a connection only when this turn is over.
+            self._shell.loop.call_later(0, lambda: self.happened(failed))
+
+    def _after(self, seconds: float, call: Callable[[], None]) -> None:
+        self._cancel()
+        self._timer = self._shell.loop.call_later(seconds, call)
+
+    def _cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+ACTIONS: dict[str, Callable[[Vmotion], None]] = {
+    vmotion.START: Vmotion._start,
+    vmotion.NOTNOW: Vmotion._notnow,
+    vmotion.GOAHEAD: Vmotion._goahead,
+    vmotion.PEER_OK: Vmotion._peer_ok,
+    vmotion.REVOKE: Vmotion._revoke,
+    vmotion.RELEASE: Vmotion._release,
+    vmotion.GIVE_UP: Vmotion._give_up,
+    vmotion.DROP_TARGET: Vmotion._drop_target,
+    vmotion.SOURCE_LEFT: Vmotion._source_left,
+    vmotion.TYPE_TO_TARGET: Vmotion._type_to_target,
+    vmotion.SWITCH: Vmotion._switch,
+    vmotion.DISCONNECT: Vmotion._disconnect,
+    vmotion.RECORD: Vmotion._write_record,
+}
+
+
+class Target:
+    """Handlers of the target's connection until the VM runs there."""
+
+    def __init__(self, moves: Vmotion) -> None:
+        self._moves = moves
+
+    def data(self, connection: Connection, data: Buffer) -> None:
+        """Console bytes before COMPLETE: kept, a bounded number, until the source's last ones are in."""
+        if len(self._moves.early) + len(data) > EARLY_LIMIT:
+            raise PeerError(f"more than {EARLY_LIMIT} console bytes before VMOTION-COMPLETE")
+        self._moves.early += data
+
+    def event(self, connection: Connection, event: Event) -> None:
+        """COMPLETE ends the move; who else this VM says to be must be true."""
+        if isinstance(event, VmotionComplete):
+            self._moves.completes(event.sequence)
+        elif isinstance(event, VmotionBegin):
+            connection.session.notnow(event.sequence)
+        elif isinstance(event, VmotionPeer):
+            connection.session.unknown(VMOTION_PEER)
+        elif isinstance(event, BadIdentity):
+            raise PeerError(event.reason)
+        elif isinstance(event, Identity):
+            self._moves._worker.check_identity(event.uuid)
+
+    def turn_over(self, connection: Connection) -> None:
+        """Nothing to do."""
+
+    def room(self, connection: Connection) -> None:
+        """It takes bytes: those that are typed when the VM runs there, replies before."""
+        if self._moves.machine.state == vmotion.FLUSHING:
+            self._moves._worker.pump()
+        else:
+            connection.leg.want_room(not connection.leg.flush())
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """The target has gone."""
+        self._moves.target_ended(reason)
+
+
+def describe(record: MoveRecord) -> str:
+    """A move in one line for people."""
+    if record.outcome == MOVED:
+        return f"moved from {record.source} to {record.target}"
+    return f"did not move: {record.outcome}"
