@@ -37,6 +37,7 @@ from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
 STOP_WITHIN = 8.0
+PID_FILE = "vspcd.pid"
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 NOT_YET = "vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
 
@@ -83,7 +84,7 @@ class Master:
 
     def _lock(self, directory: int) -> None:
         """One daemon per run directory. The lock goes with the process, whatever ends it."""
-        fd = os.open("vspcd.pid", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=directory)
+        fd = os.open(PID_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=directory)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -91,6 +92,9 @@ class Master:
             raise CannotStart(f"vspcd runs already in {self.config.dirs.run} (pid {pid})") from None
         os.ftruncate(fd, 0)
         os.write(fd, f"{os.getpid()}\n".encode())
+
+    def _unlock(self) -> None:
+        listen.remove(self._directory, PID_FILE)
 
     def run(self) -> Optional[str]:
         """Serve until told to stop. Returns what went wrong, None when nothing did. Raises CannotStart."""
@@ -104,7 +108,7 @@ class Master:
             self.loop, self.log, self.nursery, self._open_map, self._map_loaded
         )
         self.loop.run()
-        self._notifier.notify("STOPPING=1")
+        self._unlock()
         return self._failure
 
     def _open_map(self) -> SqliteBackend:
@@ -254,6 +258,7 @@ class Master:
             return
         self._stopping = True
         self.log.info("stopping", reason=reason)
+        self._notifier.notify("STOPPING=1")
         for acceptor in self._acceptors:
             acceptor.close()
         for console in self.table.consoles.values():

@@ -108,7 +108,7 @@ class Requests:
             "since": console.since,
             "last_seen": console.last_seen if console.leg is None else time.time(),
             "peer": None if console.leg is None else console.leg.peer,
-            "port": console.port if console.tcp is not None else None,
+            "port": console.port if console.port_open else None,
             "socket": None if console.unix is None else str(config.dirs.run / f"{console.id}.sock"),
             "log": log,
             "worker": None if worker is None else {"pid": worker.pid, "uss": None, "cpu": None},

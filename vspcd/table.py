@@ -94,6 +94,11 @@ class Console:
         """Whether it has a VM or a client, or is about to have one: only then has it a worker."""
         return self.worker is not None
 
+    @property
+    def port_open(self) -> bool:
+        """Whether somebody can connect to its TCP port."""
+        return any(acceptor.listener is self.tcp for acceptor in self.acceptors)
+
     def entry(self) -> Entry:
         """What the port map keeps of it."""
         return Entry(

@@ -315,6 +315,12 @@ class Console:
         leaving = client.kind == TELNET and not (client.ended or client.lingering or self.keyboard.connected)
         return wanted | PEER_CLOSED if leaving else wanted
 
+    def dismiss(self, client: Client, reason: str) -> None:
+        """A client has to leave, and is told why."""
+        client.goodbye(reason)
+        self._flush(client)
+        self.detach(client, reason)
+
     def detach(self, client: Client, reason: str) -> None:
         """A client leaves, or has to."""
         if self.clients.pop(client.number, None) is None:
@@ -375,9 +381,7 @@ class Console:
     def close(self, reason: str) -> None:
         """Let everybody go, with the reason."""
         for client in tuple(self.clients.values()):
-            client.goodbye(reason)
-            self._flush(client)
-            self.detach(client, reason)
+            self.dismiss(client, reason)
         self.journal.event("stopped", {"reason": reason})
         self.journal.close()
 

@@ -170,8 +170,7 @@ class VmwareWorker:
         if self.console is not None:
             client = self.console.clients.get(message["client"])
             if client is not None:
-                client.goodbye(message["reason"])
-                self.console.detach(client, message["reason"])
+                self.console.dismiss(client, message["reason"])
 
     def _settings(self, message: Message, _fds: list[int]) -> None:
         self.shell.settings = message["settings"]

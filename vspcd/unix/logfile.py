@@ -23,7 +23,7 @@ from vspcd.core.journal import Buffer, Segments, Tail
 TAIL = 65536
 MARK_EVERY = 1.0
 SYNC_EVERY = 0.4
-ROTATE_EVERY = 0.2  # a directory that refuses to rename must not cost a rotation per write
+ROTATE_RETRY = 1.0
 MAX_SEGMENTS = 32
 INDEX_BLOCK = 65536
 INDEX_LIMIT = 16 << 20  # bytes; a VM that only makes events must not fill the disk with them
@@ -71,7 +71,7 @@ class LogFile:
         self._gap = 0
         self._gapped = False
         self._failing = ""
-        self._rotated = 0.0
+        self._rotate_again = 0.0
         self._last_mark = 0.0
         self._last_sync = 0.0
         self.tail = Tail(TAIL)
@@ -105,21 +105,25 @@ class LogFile:
         done = 0
         try:
             while done < len(view):
-                done += os.write(self._file, view[done:])
+                if self._due_to_rotate(self._size >= self.settings.max_size):
+                    # What this call has written so far is not yet in the head.
+                    self._rotate(self.head + done)
+                done += self._write(view[done:])
             if self.settings.sync == "always":
                 os.fdatasync(self._file)
         except OSError as error:
-            self._wrote(done)
             self._lose(len(view) - done, os.strerror(error.errno or 0))
-            return
-        self._wrote(done)
-        if self._due_to_rotate(self._size >= self.settings.max_size):
-            # The bytes just written are not yet in the head.
-            self._rotate(self.head + len(view))
+
+    def _write(self, data: memoryview) -> int:
+        """Write what the file has room for before it is rotated, at least something: how much. Raises OSError."""
+        room = self.settings.max_size - self._size
+        size = os.write(self._file, data[:room] if 0 < room < len(data) else data)
+        self._wrote(size)
+        return size
 
     def _due_to_rotate(self, full: bool) -> bool:
         full = full or self._index_size >= INDEX_LIMIT
-        return full and time.monotonic() - self._rotated >= ROTATE_EVERY
+        return full and time.monotonic() >= self._rotate_again
 
     def _wrote(self, size: int) -> None:
         self._size += size
@@ -218,8 +222,10 @@ class LogFile:
             for suffix in ("log", "idx"):
                 self._shift(suffix)
         except OSError as error:
+            # A directory that refuses to rename must not cost a rotation per write.
+            self._rotate_again = time.monotonic() + ROTATE_RETRY
             self._trouble(f"cannot rotate: {os.strerror(error.errno or 0)}")
-        self._rotated = time.monotonic()
+            return
         self._begin_file(head)
 
     def _shift(self, suffix: str) -> None:
