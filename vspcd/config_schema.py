@@ -58,10 +58,10 @@ class Proxy:
         kinds.DURATION, "10s", "a VM that has not identified itself by then is disconnected", reloads=True
     )
     max_pending: int = _key(
-        kinds.integer(1, 1000000), "1000", "VMs that may be unidentified at one time", reloads=True
+        kinds.integer(1, 1000000), "2000", "VMs that may be unidentified at one time", reloads=True
     )
     max_pending_per_source: int = _key(
-        kinds.integer(1, 1000000), "250", "the same, from one address", reloads=True
+        kinds.integer(1, 1000000), "1000", "the same, from one address", reloads=True
     )
     balancers: tuple[Network, ...] = _key(
         kinds.NETWORKS,
