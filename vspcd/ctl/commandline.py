@@ -61,6 +61,22 @@ def _simulate(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser)
 
 
+def _cert(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--self-signed", nargs="+", metavar="HOST", help="make one for these names and addresses of vspcd"
+    )
+    what.add_argument(
+        "--show", nargs="?", const="", metavar="FILE", help="show a PEM file, or the configured certificate"
+    )
+    parser.add_argument(
+        "--days", type=_whole_number, default=825, metavar="DAYS", help="how long it is valid (default 825)"
+    )
+    parser.add_argument("--out", default=".", metavar="DIR", help="where to put it (default: here)")
+    parser.add_argument("--force", action="store_true", help="replace a certificate that is there already")
+    parser.add_argument("--config", metavar="FILE", help="show the certificate of this vspcd.yaml")
+
+
 def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
@@ -112,6 +128,7 @@ COMMANDS = {
         "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _no_arguments
     ),
     "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
+    "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _cert),
     "simulate": Command("play ESXi hosts whose VMs dial in", "vspcd.simulator.main", "run", _simulate),
     "completion": Command(
         "print a completion script for a shell", "vspcd.ctl.completion", "run", _completion

@@ -66,13 +66,13 @@ def facts_of_der(der: bytes) -> Facts:
     """The facts of one certificate as it stands in a handshake. Raises NoCertificate."""
     try:
         return _facts(der)
-    except (ValueError, IndexError, StopIteration):
+    except (ValueError, IndexError):
         raise NoCertificate(DAMAGED) from None
 
 
 def _facts(der: bytes) -> Facts:
     ((_, certificate),) = _items(der)
-    fields = list(_items(next(_items(certificate))[1]))
+    fields = list(_items(_content(certificate)))
     fields = fields[fields[0][0] == _VERSION :]
     _serial, _algorithm, _issuer, validity, subject, _key, *optional = fields
     begin, end = _items(validity[1])
@@ -107,6 +107,12 @@ def _items(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += size
 
 
+def _content(data: bytes) -> bytes:
+    """The content of the first element. ValueError when there is none."""
+    (_, content), *_ = _items(data)
+    return content
+
+
 def _time(tag: int, content: bytes) -> int:
     text = content.decode("ascii")
     if tag == _UTC_TIME:  # RFC 5280: two digits from 50 on are 1950 to 1999
@@ -124,10 +130,10 @@ def _subject(name: bytes) -> Iterator[str]:
 
 def _names(extensions: bytes) -> Iterator[str]:
     """DNS names and addresses of subjectAltName."""
-    for _, extension in _items(next(_items(extensions))[1]):
+    for _, extension in _items(_content(extensions)):
         (_, kind), *_critical, (_, value) = _items(extension)
         if kind == _ALTERNATIVE_NAMES:
-            for tag, name in _items(next(_items(value))[1]):
+            for tag, name in _items(_content(value)):
                 if tag == _DNS_NAME:
                     yield name.decode("ascii", "replace")
                 elif tag == _IP_ADDRESS:
