@@ -28,14 +28,14 @@ class Admission:
         self._pending: Counter[str] = Counter()
         self._refused: OrderedDict[tuple[str, str], dict[str, Any]] = OrderedDict()
 
-    def objection(self, rules: Proxy, peer: str) -> Optional[str]:
-        """Why a connection from ``peer`` is not let in, None when it is."""
+    def objection(self, rules: Proxy, peer: str, balancer: bool = False) -> Optional[str]:
+        """Why a connection from ``peer`` is not let in, None when it is. A balancer's is judged by its source later."""
         host = host_of(peer)
-        if not allowed(host, rules.allow):
+        if not balancer and not allowed(host, rules.allow):
             return "its address is not in proxy.allow"
         if self.pending >= rules.max_pending:
             return f"{self.pending} VMs have not identified themselves yet (proxy.max_pending)"
-        if self._pending[host] >= rules.max_pending_per_source:
+        if not balancer and self._pending[host] >= rules.max_pending_per_source:
             return (
                 f"{self._pending[host]} VMs from this host have not identified themselves yet "
                 "(proxy.max_pending_per_source)"

@@ -30,6 +30,7 @@ from vspcd.requests import Requests
 from vspcd.spawn import Nursery
 from vspcd.supervisor import Supervisor, say
 from vspcd.table import Console, Table, console_of
+from vspcd.tlshelpers import TlsHelpers
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
 from vspcd.unix.acceptor import Acceptor
@@ -67,6 +68,9 @@ class Master:
             self.loop, log, config, self._directory, self._client_came, self._is_known
         )
         self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table, self.listeners)
+        self.tls = TlsHelpers(
+            self.loop, log, self.nursery, config, self.supervisor.tls_failed, self.supervisor.tls_probed
+        )
         self.tools: Optional[ToolServer] = None
 
     # Start.
@@ -107,6 +111,7 @@ class Master:
         self.supervisor.keeper = PortKeeper(
             self.loop, self.log, self.nursery, self._open_map, self._map_loaded
         )
+        self.supervisor.tls = self.tls
         self.loop.run()
         self._unlock()
         return self._failure
@@ -144,14 +149,23 @@ class Master:
             if console.port != port:
                 self.supervisor.keeper.put(console.entry())
         self._open_tools()
+        self._start_tls()
         for name, take in (("proxy", self._vm_came), ("admin", self._admin_came)):
             for sock in self._listening[name]:
                 self._acceptors.append(Acceptor(self.loop, self.log, name, sock, take))
         self._expire()
         self._ready(len(consoles))
 
+    def _start_tls(self) -> None:
+        try:
+            self.tls.start()
+        except OSError as error:
+            self.log.error("no-tls-helper", reason=str(error))
+
     def _open_tools(self) -> None:
-        requests = Requests(self.supervisor, os.getpid(), self._addresses, self.reload, self.stop)
+        requests = Requests(
+            self.supervisor, os.getpid(), self._addresses, self.reload, self.stop, self._tls_facts
+        )
         sockets = self.config.sockets
         try:
             group = group_number(sockets.group)
@@ -189,17 +203,29 @@ class Master:
         say(sock, NOT_YET)
         sock.close()
 
+    def _tls_facts(self) -> Optional[dict[str, object]]:
+        return self.tls.certificate
+
     def _is_known(self, console: Console) -> bool:
         return not self._stopping and self.table.consoles.get(console.id) is console
 
     def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
+        if kind == "telnet" and self.config.ports.tls:
+            try:
+                sock = self.tls.secure(next(self.table.numbers), origin, sock)
+            except OSError as error:
+                self.log.error("client-refused", console=console.id, client=origin, reason=str(error))
+                sock.close()
+                return
         self.supervisor.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
 
     # Signals.
 
     def _reap(self) -> None:
         for pid, how in process.reap():
-            if self.supervisor.reaped(pid, how) or pid != self.supervisor.keeper.pid:
+            if self.supervisor.reaped(pid, how) or self.tls.reaped(pid, how):
+                continue
+            if pid != self.supervisor.keeper.pid:
                 continue
             if self._stopping:
                 self.loop.stop()  # its last batch is on the disk
@@ -230,6 +256,7 @@ class Master:
         self.log.level = self.config.log_level
         self.listeners.config = self.config
         self.supervisor.apply(self.config)
+        self.tls.reload(self.config)
         if old.sockets != self.config.sockets:
             for console in self.table.consoles.values():
                 self.listeners.apply_modes(console)
@@ -271,6 +298,7 @@ class Master:
 
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
+        self.tls.stop()
         self.supervisor.keeper.stop()
         if self.tools is not None:
             self.tools.close()

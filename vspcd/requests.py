@@ -37,6 +37,7 @@ class Requests:
         listeners: Callable[[], dict[str, list[str]]],
         reload: Callable[[], list[str]],
         stop: Callable[[str], None],
+        certificate: Callable[[], Optional[dict[str, Any]]],
     ) -> None:
         self._supervisor = supervisor
         self._pid = pid
@@ -44,6 +45,7 @@ class Requests:
         self._listeners = listeners
         self._reload = reload
         self._stop = stop
+        self._certificate = certificate
         self.handlers = {
             "status": self.status,
             "attach": self.attach,
@@ -85,6 +87,7 @@ class Requests:
             "pid": self._pid,
             "uptime": round(time.monotonic() - self._begun, 3),
             "listeners": self._listeners(),
+            "certificate": self._certificate(),
             "totals": {
                 "consoles": len(consoles),
                 "connected": sum(console.leg is not None for console in consoles),
@@ -108,6 +111,7 @@ class Requests:
             "since": console.since,
             "last_seen": console.last_seen if console.leg is None else time.time(),
             "peer": None if console.leg is None else console.leg.peer,
+            "tls": console.leg is not None and console.leg.secured,
             "port": console.port if console.port_open else None,
             "socket": None if console.unix is None else str(config.dirs.run / f"{console.id}.sock"),
             "log": log,

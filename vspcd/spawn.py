@@ -12,12 +12,13 @@ import socket
 from typing import Any, Callable, Optional
 
 from vspcd.config_schema import Config
+from vspcd.core.address import allowed, host_of
 from vspcd.portmap.base import Backend
 from vspcd.table import LegRecord, Worker
 from vspcd.unix import process
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena
-from workers import keeper, vmware
+from workers import keeper, tls, vmware
 from workers.shell import Start
 
 
@@ -46,6 +47,7 @@ class Nursery:
             leg=-1 if leg is None else leg.parked.fileno(),
             leg_number=0 if leg is None else leg.number,
             peer="" if leg is None else leg.peer,
+            balancer=leg is not None and is_balancer(config, leg.peer),
         )
         try:
             pid = process.fork(lambda: vmware.main(start), start.descriptors())
@@ -70,15 +72,37 @@ class Nursery:
         theirs.close()
         return pid, ours
 
+    def tls_helper(self, config: Config) -> tuple[int, socket.socket]:
+        """Fork a TLS helper; its pid and our end of its channel. Raises OSError."""
+        ours, theirs = pair()
+        start = tls.TlsStart(theirs, tls_settings(config))
+        try:
+            pid = process.fork(lambda: tls.main(start), {theirs.fileno()})
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, ours
+
     def buried(self, worker: Worker) -> None:
         """The worker is dead and its page read for the last time."""
         self._arena.give_back(worker.page_number)
+
+
+def is_balancer(config: Config, peer: str) -> bool:
+    """Whether connections from there begin with a PROXY protocol header."""
+    return bool(config.proxy.balancers) and allowed(host_of(peer), config.proxy.balancers)
 
 
 def settings(config: Config) -> dict[str, Any]:
     """What workers need to know of the configuration, as plain data."""
     return {
         "services": list(config.proxy.uri),
+        "tls": {
+            "mode": config.tls.mode,
+            "usable": config.tls.mode != "off" and config.tls.certificate is not None,
+        },
         "handshake_timeout": config.proxy.handshake_timeout,
         "log_level": config.log_level,
         "log": {
@@ -90,4 +114,23 @@ def settings(config: Config) -> dict[str, Any]:
         "vmotion": {"timeout": config.vmotion.timeout, "limit": config.vmotion.limit},
         "identity": {"fallback": config.identity.fallback},
         "clients": {"replay": config.clients.replay, "max_lag": config.clients.max_lag},
+    }
+
+
+def tls_settings(config: Config) -> dict[str, Any]:
+    """What a helper needs to know of the configuration, as plain data."""
+    tls = config.tls
+
+    def path(value: object) -> Optional[str]:
+        return None if value is None else str(value)
+
+    return {
+        "log_level": config.log_level,
+        "handshake_timeout": config.proxy.handshake_timeout,
+        "tls": {
+            "certificate": path(tls.certificate),
+            "key": path(tls.key),
+            "client_ca": path(tls.client_ca),
+            "min_version": tls.min_version,
+        },
     }

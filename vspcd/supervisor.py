@@ -25,8 +25,9 @@ from vspcd.portkeeper import PortKeeper
 from vspcd.proto import control
 from vspcd.proto.control import CLAIMING, LEAVING, NEGOTIATING, OWNER, Message
 from vspcd.proto.errors import PeerError
-from vspcd.spawn import Nursery, settings
+from vspcd.spawn import Nursery, is_balancer, settings
 from vspcd.table import ClientRecord, Console, LegRecord, Table, Worker
+from vspcd.tlshelpers import TlsHelpers
 from vspcd.unix import process
 from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.channel import ChannelClosed
@@ -56,9 +57,10 @@ class Claim:
 
 
 class Supervisor:
-    """``keeper`` is set before the first VM comes."""
+    """``keeper`` and ``tls`` are set before the first VM comes."""
 
     keeper: PortKeeper
+    tls: TlsHelpers
 
     def __init__(
         self,
@@ -78,9 +80,13 @@ class Supervisor:
         self._listeners = listeners
         self.moves = Moves()
         self._claims: dict[int, Claim] = {}
+        self._unexplained: dict[int, str] = {}
         self._farewells: dict[int, Timer] = {}
         self._when_empty: Optional[Callable[[], None]] = None
         self._messages: dict[str, Callable[[Worker, Message], None]] = {
+            "source": self._source,
+            "tls": self._tls,
+            "probe": self._probe,
             "claim": self._claim,
             "failed": self._failed,
             "took": self._took,
@@ -229,12 +235,12 @@ class Supervisor:
 
     def vm_connected(self, sock: socket.socket, peer: str) -> None:
         """A connection on the VM port. Raises NoRoom when there can be no worker for it."""
-        objection = self.admission.objection(self.config.proxy, peer)
+        objection = self.admission.objection(self.config.proxy, peer, is_balancer(self.config, peer))
         if objection is not None:
             self.admission.refused(peer, objection)
             sock.close()
             return
-        leg = LegRecord(next(self.table.numbers), peer, sock, time.time())
+        leg = LegRecord(next(self.table.numbers), peer, sock, time.time())  # a balancer's, if it is from one
         try:
             self._spawn(NEGOTIATING, leg)
         except NoRoom as error:
@@ -248,9 +254,66 @@ class Supervisor:
         self.admission.ends(peer)
         self.admission.refused(peer, reason)
 
+    def _source(self, worker: Worker, message: Message) -> None:
+        """A balancer has said where a connection comes from: the rules apply to that host."""
+        leg = worker.only_leg
+        if leg is None or not is_balancer(self.config, leg.peer):
+            raise PeerError("a source of a connection that is not a balancer's")
+        self.admission.ends(leg.peer)
+        leg.peer = message["peer"]
+        objection = self.admission.objection(self.config.proxy, leg.peer)
+        self.admission.begins(leg.peer)
+        if objection is not None:
+            self._not_admitted(leg.peer, objection)
+            self._tell(worker, {"type": "refuse", "reason": objection})
+            self._dismiss(worker)
+
+    def _tls(self, worker: Worker, _message: Message) -> None:
+        """The connection is encrypted: a helper takes it, the worker gets what comes out."""
+        leg = worker.only_leg
+        if leg is None or leg.secured:
+            raise PeerError("TLS without a connection")
+        try:
+            leg.parked = self.tls.secure(leg.number, leg.peer, leg.parked)
+        except OSError as error:
+            self._not_admitted(leg.peer, str(error))
+            self._tell(worker, {"type": "quit", "reason": str(error)})
+            self._dismiss(worker)
+            return
+        leg.secured = True
+        self._tell(worker, {"type": "plaintext"}, leg.parked)
+
+    def tls_failed(self, number: int, reason: str) -> None:
+        """A handshake has failed; the helper's word for it is better than its worker's, who only sees an end."""
+        for worker in self.table.workers.values():
+            if worker.state == NEGOTIATING and number in worker.legs:
+                self._not_admitted(worker.legs[number].peer, reason)
+                self._tell(worker, {"type": "quit", "reason": reason})
+                self._dismiss(worker)
+                return
+        if number in self._unexplained:
+            self._not_admitted(self._unexplained.pop(number), reason)
+        else:
+            self._log.warning("tls-client-refused", client=number, reason=reason)
+
+    def _probe(self, worker: Worker, message: Message) -> None:
+        self.tls.probe(message["leg"])
+
+    def tls_probed(self, number: int, alive: bool) -> None:
+        """A helper has found out whether the far end of an encrypted connection is there."""
+        for console in self.table.consoles.values():
+            if console.leg is not None and console.leg.number == number and console.worker is not None:
+                self._tell(console.worker, {"type": "probed", "leg": number, "alive": alive})
+
     def _failed(self, worker: Worker, message: Message) -> None:
-        if worker.state == NEGOTIATING and worker.only_leg is not None:
-            self._not_admitted(worker.only_leg.peer, message["reason"])
+        leg = worker.only_leg
+        if worker.state == NEGOTIATING and leg is not None:
+            if leg.number in self.tls.securing:
+                self._unexplained[leg.number] = leg.peer  # the helper is about to tell why
+            elif message["reason"]:
+                self._not_admitted(leg.peer, message["reason"])
+            else:
+                self.admission.ends(leg.peer)  # a balancer's health check
         for claim in self._claims.values():
             if claim.claimant is worker:
                 claim.claimant = None  # whoever judges the connection will find it closed
@@ -284,6 +347,7 @@ class Supervisor:
         _, leg = worker.legs.popitem()
         self._claims[leg.number] = Claim(leg, console, message, worker)
         offer = {**offer, "leg": leg.number, "peer": leg.peer, "session": message["session"]}
+        offer["secured"] = leg.secured
         if owner is None or not self._tell(owner, offer, leg.parked):
             if owner is None or owner.pid in self.table.workers:
                 self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")

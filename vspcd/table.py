@@ -28,6 +28,7 @@ class LegRecord:
     peer: str
     parked: socket.socket
     since: float
+    secured: bool = False
 
 
 @dataclass

@@ -35,11 +35,14 @@ class LegGone(Exception):
 class Leg:
     """One VM connection. ``number`` is the master's name for it, ``peer`` the far end as ``host:port``."""
 
-    def __init__(self, number: int, sock: socket.socket, peer: str, page: Page) -> None:
+    def __init__(
+        self, number: int, sock: socket.socket, peer: str, page: Page, secured: bool = False
+    ) -> None:
         sock.setblocking(False)
         self.number = number
         self.sock = sock
         self.peer = peer
+        self.secured = secured  # the far end is a TLS helper of ours
         self.out = bytearray()
         self.taken = 0  # bytes consumed
         self._page = page
@@ -168,6 +171,12 @@ class Leg:
         except OSError:
             pass
         self.close()
+
+    def detach(self) -> None:
+        """Watch the connection no longer; somebody else will, or nobody."""
+        if self._loop is not None:
+            self._loop.forget(self.sock.fileno())
+            self._loop = None
 
     def close(self) -> None:
         """Let go of the connection; a duplicate in another process keeps it alive."""

@@ -36,6 +36,7 @@ class Start(NamedTuple):
     settings: dict[str, Any]
     leg: int = -1
     leg_number: int = 0
+    balancer: bool = False
     peer: str = ""
 
     def descriptors(self) -> set[int]:

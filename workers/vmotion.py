@@ -28,8 +28,7 @@ from vspcd.proto.vmware_codes import (
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
 from workers.contest import Newcomer, unacknowledged
-from workers.leg import Leg, LegGone
-from workers.shell import socket_of
+from workers.leg import LegGone
 
 if TYPE_CHECKING:
     from workers.vmware import VmwareWorker
@@ -150,7 +149,7 @@ class Vmotion:
         """The target of the move has shown its pair; why it is not taken, None when it is."""
         if self.machine.state != vmotion.MOVING or pair != self._pair:
             return "the move that this pair belongs to is over"
-        leg = Leg(newcomer.number, socket_of(newcomer.fd), newcomer.peer, self._shell.page)
+        leg = newcomer.leg(self._shell.page)
         saved = newcomer.session
         leg.out += bytes.fromhex(str(saved["unsent"]))
         self.early[:] = bytes.fromhex(str(saved["early"]))

@@ -35,6 +35,7 @@ from workers.console import Console
 from workers.contest import Contest, Newcomer
 from workers.leg import Leg, LegGone
 from workers.negotiation import Negotiation
+from workers.preamble import Preamble
 from workers.shell import Shell, Start, socket_of
 from workers.vmotion import Vmotion
 
@@ -50,6 +51,7 @@ class VmwareWorker:
         self.negotiation: Optional[Negotiation] = None
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
+        self.first_leg: Optional[Leg] = None
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
         self.facts_due: Optional[Timer] = None
@@ -62,6 +64,8 @@ class VmwareWorker:
                 "handed": self._handed,
                 "leg": self._leg,
                 "target": self._target,
+                "plaintext": self._plaintext,
+                "probed": self._probed,
                 "stranger": self._stranger,
                 "client": self._client,
                 "detach": self._detach,
@@ -77,12 +81,45 @@ class VmwareWorker:
     def _negotiate(self, start: Start) -> None:
         self.shell.name(f"negotiating [{start.peer}]")
         leg = Leg(start.leg_number, socket_of(start.leg), start.peer, self.shell.page)
-        session = Session(self.services)
-        self.connection = Connection(leg, session, self.room_for_reading, self)
+        preamble = Preamble(
+            self.shell,
+            leg,
+            start.balancer,
+            lambda: self._begin_telnet(leg),
+            lambda reason: self._not_telnet(leg, reason),
+        )
+        self.first_leg = leg
+        if preamble.needed:
+            preamble.begin()
+        else:
+            self._begin_telnet(leg)
+
+    def _begin_telnet(self, leg: Leg) -> None:
+        self.shell.name(f"negotiating [{leg.peer}]")
+        self.connection = Connection(leg, Session(self.services), self.room_for_reading, self)
         self.negotiation = Negotiation(self.shell, self.connection, self.shell.leave)
         self.connection.handlers = self.negotiation
         self.connection.serve(self.shell.loop)
         self.negotiation.begin()
+
+    def _not_telnet(self, leg: Leg, reason: str) -> None:
+        self.shell.tell("failed", reason=reason)
+        leg.end()
+        self.shell.leave()
+
+    def _plaintext(self, _message: Message, fds: list[int]) -> None:
+        """A TLS helper has our connection; this is what comes out of it."""
+        encrypted = self.first_leg
+        if encrypted is None:
+            raise PeerError("plaintext for no connection")
+        encrypted.close()
+        leg = Leg(encrypted.number, socket_of(fds[0]), encrypted.peer, self.shell.page, secured=True)
+        self.first_leg = leg
+        self._begin_telnet(leg)
+
+    def _probed(self, message: Message, _fds: list[int]) -> None:
+        if self.contest is not None:
+            self.contest.decide(message["alive"])
 
     @property
     def console_of_ours(self) -> Console:
@@ -119,7 +156,7 @@ class VmwareWorker:
         self.shell.leave()
 
     def _leg(self, message: Message, fds: list[int]) -> None:
-        newcomer = Newcomer(message["leg"], message["peer"], message["session"], fds[0])
+        newcomer = newcomer_of(message, fds[0])
         old = self.connection
         if old is None or identity.verdict(old.peer, newcomer.peer) == identity.TAKE:
             if self.contest is not None:
@@ -129,10 +166,12 @@ class VmwareWorker:
             self._reject(newcomer, "another connection is being compared with the one that is there")
         else:
             self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
+            if old.leg.secured:
+                self.shell.tell("probe", leg=old.leg.number)
 
     def _target(self, message: Message, fds: list[int]) -> None:
         """The target of a vMotion has shown the right pair."""
-        newcomer = Newcomer(message["leg"], message["peer"], message["session"], fds[0])
+        newcomer = newcomer_of(message, fds[0])
         objection = self._objection_to_target(newcomer) or self.moves.joins(
             newcomer, bytes.fromhex(message["pair"])
         )
@@ -242,7 +281,7 @@ class VmwareWorker:
             self.moves.happened(vmotion.EXPIRED)
         if self.connection is not None:
             self._disconnect(f"replaced by a new connection from {newcomer.peer}")
-        leg = Leg(newcomer.number, socket_of(newcomer.fd), newcomer.peer, self.shell.page)
+        leg = newcomer.leg(self.shell.page)
         saved: dict[str, Any] = newcomer.session
         leg.out += bytes.fromhex(saved["unsent"])
         session = Session.restore(saved["telnet"], self.services)
@@ -371,6 +410,11 @@ class VmwareWorker:
         if contest is not None:
             contest.decide(alive=False)
         self._idle_if_alone()
+
+
+def newcomer_of(message: Message, fd: int) -> Newcomer:
+    """What the master says of a connection that it offers."""
+    return Newcomer(message["leg"], message["peer"], message["session"], message["secured"], fd)
 
 
 def main(start: Start) -> None:

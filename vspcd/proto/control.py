@@ -51,6 +51,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "claim": Rule(
             {"uuid": str, "label": str, "name": _OPTIONAL_TEXT, "session": dict}, frozenset({NEGOTIATING})
         ),
+        "source": Rule({"peer": str}, frozenset({NEGOTIATING})),
+        "tls": Rule({}, frozenset({NEGOTIATING})),
+        "probe": Rule({"leg": int}, _OWNER),
         "peer": Rule({"pair": str, "session": dict}, frozenset({NEGOTIATING})),
         "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
         "took": Rule({"leg": int}, _OWNER),
@@ -78,8 +81,12 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "own": Rule({"console": dict}),  # uuid, label, name
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
-        "leg": Rule({"leg": int, "peer": str, "session": dict}, fds=1),
-        "target": Rule({"leg": int, "peer": str, "session": dict, "pair": str}, fds=1),
+        "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
+        "target": Rule(
+            {"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1
+        ),
+        "plaintext": Rule({}, fds=1),
+        "probed": Rule({"leg": int, "alive": bool}),
         "stranger": Rule({}),
         "client": Rule({"client": int, "kind": str, "from": str, "mode": str, "replay": int}, fds=1),
         "detach": Rule({"client": int, "reason": str}),

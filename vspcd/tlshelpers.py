@@ -1,0 +1,221 @@
+"""The TLS helpers: which process encrypts which connection.
+
+Does: gives encrypted connections to helpers, at most 64 each; knows the certificate that is in force and
+warns before it expires.
+Owns: the helpers' lives.
+Never: sees a plain or an encrypted byte, opens a certificate.
+
+What comes out of a helper is a plaintext TCP connection on the loopback interface, which a worker can peek
+into, count and hand over like a VM's own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+from vspcd.config_schema import Config
+from vspcd.proto import control
+from vspcd.proto.control import Message
+from vspcd.spawn import Nursery, tls_settings
+from vspcd.unix import process
+from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import Loop
+from vspcd.unix.pair import loopback_pair
+
+LEGS_PER_HELPER = 64
+DAY = 86400
+WARN_DAYS = (30, 7, 1)
+
+
+@dataclass
+class TlsHelper:
+    """A helper process and the connections that it has."""
+
+    pid: int
+    channel: Channel
+    legs: set[int] = field(default_factory=set)
+
+
+class TlsHelpers:
+    """``failed(leg, reason)``: a handshake came to nothing; ``probed(leg, alive)``: what became of a probe."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        log: Log,
+        nursery: Nursery,
+        config: Config,
+        failed: Callable[[int, str], None],
+        probed: Callable[[int, bool], None],
+    ) -> None:
+        self.certificate: Optional[dict[str, Any]] = None
+        self.securing: set[int] = set()
+        self._loop = loop
+        self._log = log
+        self._nursery = nursery
+        self._config = config
+        self._failed = failed
+        self._probed = probed
+        self._helpers: dict[int, TlsHelper] = {}
+        self._warned: Optional[int] = None
+        self._stopping = False
+        self._answers: dict[str, Callable[[TlsHelper, Message], None]] = {
+            "secured": self._secured,
+            "tls-failed": self._handshake_failed,
+            "tls-ended": lambda helper, message: helper.legs.discard(message["leg"]),
+            "probed": lambda _helper, message: self._probed(message["leg"], message["alive"]),
+            "certificate": self._certificate,
+            "bad-certificate": self._bad_certificate,
+        }
+
+    def start(self) -> None:
+        """Load the certificate at the start, so that a bad one is known before a VM needs it. Raises OSError."""
+        if self._config.tls.certificate is not None and self._config.tls.mode != "off":
+            self._spawn()
+        self._loop.call_later(DAY, self._look_at_the_date)
+
+    def _spawn(self) -> TlsHelper:
+        pid, sock = self._nursery.tls_helper(self._config)
+        helper = TlsHelper(pid, Channel(sock))
+        self._helpers[pid] = helper
+        helper.channel.serve(
+            self._loop,
+            lambda message, fds: self._received(helper, message, fds),
+            lambda: self._unreachable(helper),
+        )
+        return helper
+
+    def secure(self, leg: int, peer: str, sock: socket.socket) -> socket.socket:
+        """Encrypt this connection, which is the helper's from now on; the plaintext comes out of what is
+        returned.
+
+        Raises OSError when there is no room for it.
+        """
+        ours, theirs = loopback_pair()
+        try:
+            helper = self._with_room()
+            helper.channel.send({"type": "adopt", "leg": leg, "peer": peer}, [sock.fileno(), theirs.fileno()])
+        except (OSError, ChannelClosed) as error:
+            ours.close()
+            raise OSError(f"no TLS helper: {error}") from None
+        finally:
+            theirs.close()
+        helper.legs.add(leg)
+        self.securing.add(leg)
+        sock.close()
+        return ours
+
+    def _with_room(self) -> TlsHelper:
+        for helper in self._helpers.values():
+            if len(helper.legs) < LEGS_PER_HELPER and helper.channel.sock.fileno() >= 0:
+                return helper
+        return self._spawn()
+
+    def probe(self, leg: int) -> None:
+        """Find out whether the far end of an encrypted connection still answers."""
+        for helper in self._helpers.values():
+            if leg in helper.legs:
+                try:
+                    helper.channel.send({"type": "probe", "leg": leg})
+                    return
+                except (OSError, ChannelClosed):
+                    break
+        self._probed(leg, False)
+
+    # What helpers say.
+
+    def _received(self, helper: TlsHelper, message: Message, fds: list[int]) -> None:
+        for fd in fds:
+            os.close(fd)
+        kind = control.check(message, control.TLS, control.OWNER, len(fds))
+        self._answers[kind](helper, message)
+
+    def _secured(self, _helper: TlsHelper, message: Message) -> None:
+        self.securing.discard(message["leg"])
+        self._log.debug(
+            "tls-secured",
+            leg=message["leg"],
+            version=message["version"],
+            cipher=message["cipher"],
+            subject=message["subject"],
+        )
+
+    def _handshake_failed(self, helper: TlsHelper, message: Message) -> None:
+        helper.legs.discard(message["leg"])
+        self.securing.discard(message["leg"])
+        self._failed(message["leg"], f"TLS: {message['reason']}")
+
+    def _certificate(self, _helper: TlsHelper, message: Message) -> None:
+        facts = {key: value for key, value in message.items() if key != "type"}
+        if facts == self.certificate:
+            return  # another helper has loaded the same one
+        self.certificate = facts
+        self._warned = None
+        self._log.info(
+            "certificate",
+            subject=facts["subject"],
+            names=",".join(facts["names"]),
+            sha1=facts["sha1"],
+            sha256=facts["sha256"],
+            not_after=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts["not_after"])),
+        )
+        self._warn()
+
+    def _bad_certificate(self, _helper: TlsHelper, message: Message) -> None:
+        self._log.error("bad-certificate", reason=message["reason"])
+
+    def _look_at_the_date(self) -> None:
+        self._warn()
+        self._loop.call_later(DAY, self._look_at_the_date)
+
+    def _warn(self) -> None:
+        """Once 30, 7 and 1 days before the certificate expires, and when it has."""
+        if self.certificate is None:
+            return
+        left = (self.certificate["not_after"] - time.time()) / DAY
+        step = min((days for days in (*WARN_DAYS, 0) if left <= days), default=None)
+        if step is not None and step != self._warned:
+            self._warned = step
+            self._log.warning("certificate-expires", days=round(left, 1))
+
+    # Life.
+
+    def reload(self, config: Config) -> None:
+        """The certificate may be another one, even if its file has the same name."""
+        self._config = config
+        message = {"type": "settings", "settings": tls_settings(config)}
+        for helper in self._helpers.values():
+            try:
+                helper.channel.send(message)
+            except (OSError, ChannelClosed) as error:
+                self._log.error("tls-helper-not-told", pid=helper.pid, reason=str(error))
+        if not self._helpers and config.tls.certificate is not None and config.tls.mode != "off":
+            self._spawn()
+
+    def _unreachable(self, helper: TlsHelper) -> None:
+        """It has died, or broke the rules; either way its connections are over."""
+        helper.channel.close()
+        if helper.pid in self._helpers and not self._stopping:
+            process.kill(helper.pid)
+
+    def reaped(self, pid: int, how: str) -> bool:
+        """A child has died; False when it was no helper."""
+        helper = self._helpers.pop(pid, None)
+        if helper is None:
+            return False
+        self.securing -= helper.legs
+        helper.channel.close()
+        if not self._stopping:
+            self._log.error("tls-helper-died", pid=pid, how=how, connections=len(helper.legs))
+        return True
+
+    def stop(self) -> None:
+        """Let the helpers end."""
+        self._stopping = True
+        for helper in self._helpers.values():
+            helper.channel.close()

@@ -1,0 +1,127 @@
+"""What may come before telnet: a load balancer's PROXY header, and TLS.
+
+Does: reads the header of a connection from a listed balancer, tells TLS from plain text by the first byte,
+has the connection encrypted.
+Owns: nothing; the leg is the worker's.
+Never: consumes a byte that belongs to telnet or TLS; waits for ever.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Optional
+
+from vspcd.proto import proxyproto
+from vspcd.proto.errors import PeerError
+from vspcd.unix.loop import HANGUP, PEER_CLOSED, Timer
+from workers.leg import NO_DATA, Leg, LegGone
+from workers.shell import Shell
+
+PEEK = 4352  # a little more than the longest header that is accepted
+HANDSHAKE = 0x16  # TLS: the content type of the first record
+SPEAK_FIRST_AFTER = 1.0
+
+
+class Preamble:
+    """``plain()`` is called when telnet can begin on this leg, ``failed(reason)`` when it cannot.
+
+    An empty reason is a balancer's own health check: nothing to tell anybody about.
+    """
+
+    def __init__(
+        self, shell: Shell, leg: Leg, balancer: bool, plain: Callable[[], None], failed: Callable[[str], None]
+    ) -> None:
+        self._shell = shell
+        self._leg = leg
+        self._balancer = balancer
+        self._plain = plain
+        self._failed = failed
+        self._view = memoryview(bytearray(PEEK))
+        self._tls = shell.settings["tls"]
+        self._timers: list[Timer] = []
+        self._over = False
+
+    @property
+    def needed(self) -> bool:
+        """Whether anything but telnet can come first."""
+        return self._balancer or self._tls["mode"] == "required" or self._tls["usable"]
+
+    def begin(self) -> None:
+        """Wait for the first bytes."""
+        timeout = self._shell.settings["handshake_timeout"]
+        self._timers = [self._shell.loop.call_later(timeout, self._too_late)]
+        if not self._balancer and self._tls["mode"] != "required":
+            # A VM speaks first, over TLS too. One that does not may wait for us.
+            self._timers.append(self._shell.loop.call_later(SPEAK_FIRST_AFTER, self._begin_plain))
+        self._leg.serve(self._shell.loop, self._ready)
+
+    def _ready(self, events: int) -> None:
+        try:
+            seen = self._leg.peek(self._view)
+            if seen == 0 or (seen == NO_DATA and events & HANGUP):
+                self._fail("it closed before it said anything")
+            elif seen > 0:
+                self._look(bytes(self._view[:seen]), bool(events & PEER_CLOSED))
+        except LegGone as gone:
+            self._fail(str(gone))
+        except PeerError as fault:
+            self._fail(str(fault))
+
+    def _look(self, data: bytes, last: bool) -> None:
+        if self._balancer:
+            found = proxyproto.header(data)
+            if found is None:
+                self._wait(len(data), last)
+                return
+            self._leg.consume(found.size, self._view)
+            self._leg.sleep_until(1)
+            self._balancer = False
+            data = data[found.size :]
+            if not self._came_from(found.source) or not data:
+                return
+        self._by_first_byte(data[0])
+
+    def _wait(self, seen: int, last: bool) -> None:
+        if last or seen == PEEK:
+            raise PeerError("a load balancer's connection with half a PROXY protocol header")
+        self._leg.sleep_until(seen + 1)
+
+    def _came_from(self, source: Optional[str]) -> bool:
+        """Where the connection really comes from; False for a health check."""
+        if source is None:
+            self._fail("")
+            return False
+        self._leg.peer = source
+        self._shell.tell("source", peer=source)
+        return True
+
+    def _by_first_byte(self, first: int) -> None:
+        if first == HANDSHAKE and self._tls["mode"] != "off":
+            if not self._tls["usable"]:
+                self._fail("it speaks TLS, and there is no tls.certificate")
+                return
+            self._stop()
+            self._leg.detach()
+            self._shell.tell("tls")
+        elif self._tls["mode"] == "required":
+            self._fail("it speaks plain telnet, and tls.mode is required")
+        else:
+            self._begin_plain()
+
+    def _begin_plain(self) -> None:
+        self._stop()
+        self._leg.detach()
+        self._plain()
+
+    def _too_late(self) -> None:
+        self._fail(f"it said nothing within {self._shell.settings['handshake_timeout']:g} s")
+
+    def _fail(self, reason: str) -> None:
+        if not self._over:
+            self._stop()
+            self._leg.detach()
+            self._failed(reason)
+
+    def _stop(self) -> None:
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
