@@ -116,22 +116,23 @@ def status(daemon: subprocess.Popen[bytes]) -> Optional[dict[str, Any]]:
 def wait_status(ear: Ear, daemon: subprocess.Popen[bytes]) -> dict[str, Any]:
     deadline = time.monotonic() + READY_DEADLINE
     while time.monotonic() < deadline:
+        # First, since Ctrl-C also ends a child that has not yet left our session: no failure to report.
+        ear.pause(0.1)
         found = status(daemon)
         if found:
             return found
-        ear.pause(0.1)
     raise Failed("vspcd has not come up")
 
 
 def wait_console(ear: Ear, daemon: subprocess.Popen[bytes], host: subprocess.Popen[bytes]) -> dict[str, Any]:
     deadline = time.monotonic() + READY_DEADLINE
     while time.monotonic() < deadline:
+        ear.pause(0.1)
         if host.poll() is not None:
             raise Failed(f"vspcctl simulate ended with status {host.returncode}")
         for console in wait_status(ear, daemon)["consoles"]:
             if console["name"] == VM and console["state"] == "connected" and console["socket"]:
                 return dict(console)
-        ear.pause(0.1)
     raise Failed("the simulated VM has not come up")
 
 

@@ -36,7 +36,25 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def demo(here: Path, stack: ExitStack) -> PtyClient:
-    return stack.enter_context(PtyClient(DEMO))
+    return start(DEMO, stack)
+
+
+def start(command: list[str], stack: ExitStack) -> PtyClient:
+    """The demo's processes have sessions of their own, so its end must be waited for, whatever the test did."""
+    client = stack.enter_context(PtyClient(command))
+    stack.callback(end, client)
+    return client
+
+
+def end(client: PtyClient) -> None:
+    started = descendants(client.process.pid)
+    try:
+        if client.process.poll() is None:
+            client.process.terminate()
+        client.wait()
+    finally:
+        for pid in started:
+            processes.kill(pid)
 
 
 def guide(demo: PtyClient) -> bytes:
@@ -69,7 +87,7 @@ def test_control_c_ends_everything_with_status_0_and_no_traceback(demo: PtyClien
     guide(demo)
     started = descendants(demo.process.pid)
     demo.send(b"\x03")
-    assert demo.wait() == 0
+    assert demo.wait() == 0, bytes(demo.seen)
     assert b"Traceback" not in bytes(demo.seen)
     assert len(started) >= 4
     until(lambda: not any(map(processes.session_of, started)), "every process has ended", 10)
@@ -79,14 +97,14 @@ def test_control_c_in_the_middle_of_the_start_ends_everything(demo: PtyClient) -
     until(lambda: descendants(demo.process.pid), "something is started")
     started = descendants(demo.process.pid)
     demo.send(b"\x03")
-    assert demo.wait() == 0
+    assert demo.wait() == 0, bytes(demo.seen)
     assert b"Traceback" not in bytes(demo.seen)
     until(lambda: not any(map(processes.session_of, started)), "every process has ended", 10)
 
 
 def test_make_reports_no_error_after_control_c(here: Path, stack: ExitStack) -> None:
     (here / "Makefile").write_text(MAKEFILE)
-    make = stack.enter_context(PtyClient(["make", "demo"]))
+    make = start(["make", "demo"], stack)
     guide(make)
     make.send(b"\x03")
     assert make.wait() == 0
@@ -97,7 +115,7 @@ def test_termination_ends_everything(demo: PtyClient) -> None:
     guide(demo)
     started = descendants(demo.process.pid)
     os.kill(demo.process.pid, signal.SIGTERM)
-    assert demo.wait() == 0
+    assert demo.wait() == 0, bytes(demo.seen)
     until(lambda: not any(map(processes.session_of, started)), "every process has ended", 10)
 
 
@@ -111,7 +129,7 @@ def test_second_demo_in_one_folder_says_why_it_cannot_start(demo: PtyClient) -> 
 
 def test_demo_needs_no_root_rights(here: Path, stack: ExitStack) -> None:
     """In a user namespace the process is uid 65534 without any capability, yet may read what we may read."""
-    demo = stack.enter_context(PtyClient([*UNPRIVILEGED, *DEMO]))
+    demo = start([*UNPRIVILEGED, *DEMO], stack)
     guide(demo)
     demo.send(b"\x03")
-    assert demo.wait() == 0
+    assert demo.wait() == 0, bytes(demo.seen)
