@@ -91,6 +91,7 @@ class Side:
     def close(self) -> None:
         """End both directions; a duplicate in another process does not keep them alive."""
         self._loop.forget(self.sock.fileno())
+        self._ready = _nobody  # a helper has no garbage collector that would undo a circle
         self.ended = True
         self._lost()
         try:
@@ -98,3 +99,7 @@ class Side:
         except OSError:
             pass  # the other side was faster
         self.sock.close()
+
+
+def _nobody() -> None:
+    """Whom a closed side calls."""
