@@ -8,14 +8,16 @@ Never: logs or shows a console byte; waits for ever.
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Callable, Optional
 
+from vspcd.core.identity import BLANK
 from vspcd.core.journal import Buffer
 from vspcd.core.names import visible
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware_codes import (
     VMOTION_PEER,
     BadIdentity,
+    BiosUuid,
     Event,
     Identity,
     ProxyRefused,
@@ -50,6 +52,7 @@ class Negotiation:
         self._timers: list[Timer] = []
         self._over = False
         self._heard_text = False
+        self._by_bios = False
         self._was_stranger = False
         self._pair = b""  # what a vMotion's target has shown
         self._claimed = False  # from here on, another process may be sending
@@ -107,21 +110,40 @@ class Negotiation:
         if isinstance(event, ProxyRefused):
             self.fail(f"{event.reason}; it asked for {visible(event.uri)[:SHOWN]}")
         elif isinstance(event, BadIdentity):
-            connection.session.refuse_proxy()
-            self.fail(event.reason)
+            self._no_identity(event.reason)
+        elif isinstance(event, Identity) and event.uuid == BLANK:
+            self._no_identity("its VC UUID is blank")
         elif isinstance(event, VmotionPeer):
             self._pair = event.pair
             connection.pause()
-        elif isinstance(event, (Identity, ProxyRequest)):
-            session = connection.session
-            if session.uuid is not None and session.proxy is not None and not self._over:
-                connection.pause()
+        elif isinstance(event, (Identity, BiosUuid, ProxyRequest)) and self._identified and not self._over:
+            connection.pause()
+
+    @property
+    def _uuid(self) -> Optional[str]:
+        """Who the VM is: its VC UUID or, when that is of no use and the configuration allows it, its BIOS UUID."""
+        session = self.connection.session
+        return session.bios_uuid if self._by_bios else session.uuid
+
+    @property
+    def _identified(self) -> bool:
+        return self._uuid not in (None, BLANK) and self.connection.session.proxy is not None
+
+    def _no_identity(self, reason: str) -> None:
+        session = self.connection.session
+        if self.shell.settings["identity"]["fallback"] == "bios":
+            self._by_bios = True
+            session.ask_bios_uuid()
+            if self._identified:
+                self.connection.pause()
+            return
+        session.refuse_proxy()
+        self.fail(reason)
 
     def turn_over(self, connection: Connection) -> None:
         """Claim the console once the turn is over: from then on another process may read and write."""
         session = connection.session
-        identified = session.uuid is not None and session.proxy is not None
-        if not (identified or self._pair) or self._over or self._claimed:
+        if not (self._identified or self._pair) or self._over or self._claimed:
             return
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
@@ -132,7 +154,7 @@ class Negotiation:
         self._stop_timers()
         label = session.proxy.label if session.proxy is not None else None
         self.shell.tell(
-            "claim", uuid=session.uuid, label=label or "", name=session.name, session=self.snapshot()
+            "claim", uuid=self._uuid, label=label or "", name=session.name, session=self.snapshot()
         )
 
     def stranger(self) -> None:

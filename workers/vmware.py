@@ -7,6 +7,7 @@ Never: decides by itself whose console it is; the master does, and the rules in 
 
 from __future__ import annotations
 
+import time
 from typing import Any, Optional
 
 from vspcd.core import identity, vmotion
@@ -52,6 +53,7 @@ class VmwareWorker:
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
         self.first_leg: Optional[Leg] = None
+        self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
         self.facts_due: Optional[Timer] = None
@@ -158,7 +160,7 @@ class VmwareWorker:
     def _leg(self, message: Message, fds: list[int]) -> None:
         newcomer = newcomer_of(message, fds[0])
         old = self.connection
-        if old is None or identity.verdict(old.peer, newcomer.peer) == identity.TAKE:
+        if old is None or self._verdict(old, newcomer) == identity.TAKE:
             if self.contest is not None:
                 self.contest.decide(alive=True)
             self._take(newcomer)
@@ -168,6 +170,11 @@ class VmwareWorker:
             self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
             if old.leg.secured:
                 self.shell.tell("probe", leg=old.leg.number)
+
+    def _verdict(self, old: Connection, newcomer: Newcomer) -> str:
+        now = time.monotonic()
+        self.takeovers = [when for when in self.takeovers if now - when < identity.WITHIN]
+        return identity.verdict(old.peer, newcomer.peer, len(self.takeovers))
 
     def _target(self, message: Message, fds: list[int]) -> None:
         """The target of a vMotion has shown the right pair."""
@@ -280,6 +287,7 @@ class VmwareWorker:
             self.moves.happened(vmotion.SOURCE_GONE)
             self.moves.happened(vmotion.EXPIRED)
         if self.connection is not None:
+            self.takeovers.append(time.monotonic())
             self._disconnect(f"replaced by a new connection from {newcomer.peer}")
         leg = newcomer.leg(self.shell.page)
         saved: dict[str, Any] = newcomer.session

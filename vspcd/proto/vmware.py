@@ -130,6 +130,10 @@ class Session:
         self._query(GET_VM_VC_UUID)
         self._query(GET_VM_NAME)
 
+    def ask_bios_uuid(self) -> None:
+        """Ask for the BIOS UUID now: the VM has no other identity. Once per connection."""
+        self._query(GET_VM_BIOS_UUID)
+
     def accept_proxy(self) -> None:
         if self.proxy is None:
             raise LocalError("no VM asked to be served")
