@@ -343,8 +343,15 @@ class Console:
     def notice(self, text: str) -> None:
         """Tell every client whose coding has a place for it."""
         for client in tuple(self.clients.values()):
-            client.notice(f"{names.visible(self.name or self.id)} {text}")
+            client.notice(f"{names.visible(self.shown_name)} {text}")
             self._flush(client)
+
+    @property
+    def shown_name(self) -> str:
+        """The VM's name and the port's label, or the identity of a VM without a name."""
+        if not self.name:
+            return self.id
+        return f"{self.name}.{self.label}" if self.label else self.name
 
     def rename(self, name: str) -> None:
         """The VM has another name now."""
@@ -354,10 +361,10 @@ class Console:
             self._show_name()
 
     def _show_name(self) -> None:
-        self.shell.name(f"{self.name or 'console'} [{self.id}]")
+        self.shell.name(f"{self.shown_name if self.name else 'console'} [{self.id}]")
         if self.name and self.journal.settings.enabled:
             try:
-                self._by_name.show(self.name, self.journal.name, self.id)
+                self._by_name.show(self.shown_name, self.journal.name, self.id)
             except OSError as error:
                 self._log_trouble(f"no link by name: {error.strerror}")
 
