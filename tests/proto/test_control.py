@@ -33,7 +33,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-EXAMPLES = {str: "x", int: 1, dict: {}, list: [], float: 1.5, type(None): None}
+EXAMPLES = {bool: True, str: "x", int: 1, dict: {}, list: [], float: 1.5, type(None): None}
 MESSAGES = [(sender, kind) for sender, rules in TABLE.items() for kind in rules]
 
 

@@ -21,7 +21,7 @@ EVERYTHING = bytes(range(256))
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr(logfile, "ROTATE_EVERY", 0.0)
+    monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
     made = Folder(tmp_path)
     yield made
     made.close()
@@ -204,19 +204,49 @@ def test_the_index_tells_that_and_where_a_file_ended(folder: Folder) -> None:
     log = folder.log(max_size=1000)
     log.append(noise(1200))
     last = folder.lines("idx.1")[-1]
-    assert (last[1], last[2]) == ("1200", "rotated")
-    assert folder.bases() == [1200]
+    assert (last[1], last[2]) == ("1000", "rotated")
+    assert folder.bases() == [1000]
 
 
-def test_rotations_are_not_more_frequent_than_a_few_a_second(
+@pytest.mark.parametrize("step", [1, 333, 999, 1000, 1001, 5000])
+def test_no_file_is_longer_than_asked_for(folder: Folder, step: int) -> None:
+    log = folder.log(max_size=1000, keep=9)
+    data = noise(7500)
+    for at in range(0, len(data), step):
+        log.append(data[at : at + step])
+    sizes = [path.stat().st_size for path in folder.path.iterdir() if ".log" in path.name]
+    assert max(sizes) == 1000
+    assert sum(sizes) == len(data)
+
+
+def test_a_rotation_that_failed_is_not_tried_at_every_write(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logfile, "ROTATE_EVERY", 60.0)
-    log = folder.log(max_size=10)
-    for _ in range(5):
-        log.append(b"x" * 20)
-    assert len(folder.content("log.1")) == 20
-    assert len(folder.content()) == 80
+    monkeypatch.setattr(logfile, "ROTATE_RETRY", 60.0)
+    (folder.file("log.1") / "occupied").mkdir(parents=True)
+    log = folder.log(max_size=10, keep=1)
+    for _ in range(100):
+        log.append(b"x" * 10)
+    assert len(folder.troubles) == 1
+    assert folder.content() == b"x" * 1000
+
+
+def test_an_index_that_grows_without_end_is_rotated_with_its_log(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A VM can make events without saying a byte."""
+    monkeypatch.setattr(logfile, "INDEX_LIMIT", 5000)
+    log = folder.log(keep=2)
+    log.append(b"abc")
+    for _ in range(1000):
+        log.event("line", {"baud": 9600})
+    sizes = [path.stat().st_size for path in folder.path.iterdir() if ".idx" in path.name]
+    assert max(sizes) < 5200
+    assert len(sizes) == 3
+    log.append(b"def")
+    assert folder.at(3, 3) == b"def"
+    log.close()
+    assert folder.log().head == 6
 
 
 def test_a_directory_that_refuses_to_rename_costs_no_byte(folder: Folder) -> None:

@@ -20,7 +20,7 @@ MARKER = re.compile(rb"\r\n\[vspcd: (\d+) bytes not logged: [^\]]*\]\r\n")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr(logfile, "ROTATE_EVERY", 0.0)
+    monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
     made = Folder(tmp_path)
     yield made
     made.close()
