@@ -293,7 +293,7 @@ def test_a_renegotiation_is_refused_and_hurts_nobody_else(bench: TlsBench) -> No
         worker = bench.adopt()
         client.stdin.write(b"before\n")
         assert received(worker, 7) == b"before\n"
-        client.stdin.write(b"R\n")
+        client.order(b"R\n")
         assert client.process.wait(10) != 0  # s_client gives up when it is refused
         assert all_of(worker) == b""
     worker.close()
@@ -306,12 +306,13 @@ def test_new_keys_are_taken_in_mid_stream(bench: TlsBench) -> None:
     with Client(bench, "-tls1_3", quiet="-nbio") as client:
         worker = bench.adopt()
         for order in (b"K\n", b"k\n", b"K\n"):
-            client.stdin.write(order)
-            client.read_until(b"KEYUPDATE\n")
-            client.stdin.write(b"up\n")
+            client.order(b"up\n")
             assert received(worker, 3) == b"up\n"
+            client.order(order)
             worker.sendall(b"down\n")
             client.read_until(b"down\n")
+        client.order(b"end\n")
+        assert received(worker, 4) == b"end\n"
 
 
 @pytest.mark.parametrize("version", VERSIONS, ids=["1.2", "1.3"])

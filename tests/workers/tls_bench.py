@@ -5,12 +5,14 @@ Owns the helper, the certificates it is given, and the far ends of all its socke
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
 import socket
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -142,10 +144,19 @@ class Client:
         assert self.process.stdout is not None
         self.stdin, self.stdout = self.process.stdin, self.process.stdout
 
+    def order(self, command: bytes) -> None:
+        """One of its commands, which is such only when it is read by itself."""
+        self.stdin.write(command)
+        deadline = time.monotonic() + PATIENCE
+        while any(fcntl.ioctl(self.stdin.fileno(), termios.FIONREAD, bytes(4))):
+            assert time.monotonic() < deadline, "it does not read its commands"
+            time.sleep(0.01)
+
     def read_until(self, text: bytes) -> None:
         """Read what it prints, up to this text."""
         printed = b""
         while text not in printed:
+            assert select.select([self.stdout], [], [], PATIENCE)[0], printed
             piece = self.stdout.read(65536)
             assert piece, printed
             printed += piece
