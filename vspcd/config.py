@@ -189,7 +189,7 @@ def _suggestion(name: str) -> str:
     leaf = name.rpartition(".")[2]
     same_leaf = [each for each in names if each.rpartition(".")[2] == leaf]
     near = same_leaf or difflib.get_close_matches(name, names, 1)
-    return f"; did you mean {near[0]}?" if near else "; the keys are listed in vspcd.yaml(5)"
+    return f"; did you mean {near[0]}?" if near else "; conf/vspcd.yaml lists the keys"
 
 
 def _confine(draft: _Draft, root: Path) -> None:
