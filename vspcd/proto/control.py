@@ -82,9 +82,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
-        "target": Rule(
-            {"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1
-        ),
+        "target": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1),
         "plaintext": Rule({}, fds=1),
         "probed": Rule({"leg": int, "alive": bool}),
         "stranger": Rule({}),
