@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from vspcd.core import identity, vmotion
 from vspcd.core.journal import Buffer
-from vspcd.proto.comport import Break, LineSettings, line_as_dict
+from vspcd.proto.comport import Break, line_as_dict
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import Session
@@ -57,7 +57,8 @@ class VmwareWorker:
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
         self.facts_due: Optional[Timer] = None
-        self.line = line_as_dict(LineSettings())
+        self.line: Optional[dict[str, Any]] = None  # as the guest set it, once it has
+        self.line_set = False
         self.breaks = 0
         self.shell.serve(
             {
@@ -367,6 +368,8 @@ class VmwareWorker:
             connection.session.unknown(VMOTION_PEER)
         if isinstance(event, Break):
             self.breaks += event.on
+        elif isinstance(event, Line):
+            self.line_set = True
         if isinstance(event, (Named, Line, Break, BiosUuid, LocationUuid)) and self.facts_due is None:
             self.facts_due = self.shell.loop.call_later(FACTS_AFTER, self._note_facts)
 
@@ -379,7 +382,7 @@ class VmwareWorker:
         if connection.session.name is not None:
             console.rename(connection.session.name)
         line = line_as_dict(connection.session.line)
-        if line != self.line:
+        if self.line_set and line != self.line:
             self.line = line
             console.journal.event("line", line)
         if self.breaks:
@@ -397,7 +400,7 @@ class VmwareWorker:
             name=console.name,
             bios_uuid=session.bios_uuid and format_uuid(session.bios_uuid),
             location_uuid=session.location_uuid and format_uuid(session.location_uuid),
-            line=self.line if session.line != LineSettings() else {},
+            line=self.line or {},
         )
 
     def turn_over(self, connection: Connection) -> None:
