@@ -1,8 +1,8 @@
 """One TCP connection from a simulated host to the concentrator: moves bytes, and nothing else.
 
 Does: dials; reads into the VM's protocol machine and on into the guest; writes the machine's answers
-first and the guest's output after them; ends a connection so that nothing that was sent is lost.
-Owns: the socket and two tasks.
+first and the guest's output after them; ends a connection so that nothing that was sent is lost, or vanishes.
+Owns: the wire and two tasks.
 Never: decides when to dial, to move or to give up.
 
 Flow control: a guest that takes nothing stops the reading, a concentrator that takes nothing stops the guest.
@@ -11,18 +11,18 @@ Flow control: a guest that takes nothing stops the reading, a concentrator that 
 from __future__ import annotations
 
 import asyncio
-import fcntl
+import contextlib
 import socket
-import struct
-import termios
 from collections.abc import Coroutine
 from typing import Callable, Optional
 
 from vspcd.proto import telnet
 from vspcd.proto.errors import PeerError
-from vspcd.simulator import pipe, vm
+from vspcd.simulator import vm
 from vspcd.simulator.deadline import within
 from vspcd.simulator.guests import Guest
+from vspcd.simulator.tls import Tls
+from vspcd.simulator.wire import TlsWire, Wire
 
 ANSWERS_LIMIT = 65536
 """Bytes of answers that may wait; more than that, and the connection reads nothing until they are out."""
@@ -34,15 +34,19 @@ LINGER = 5.0
 """Seconds that the concentrator has to close its side after ours was closed."""
 
 DIAL_DEADLINE = 10.0
+HANDSHAKE_DEADLINE = 20.0
+
+LAST_WORDS = 1.0
+"""Seconds that the concentrator's kernel has to take what a vanishing host has sent already."""
 
 Address = tuple[str, int]
 OnEvent = Callable[["Connection", vm.Event], None]
 
 
 async def dial(
-    proxy: Address, source: Optional[str], machine: vm.Vm, guest: Guest, on_event: OnEvent
+    proxy: Address, source: Optional[str], tls: Optional[Tls], machine: vm.Vm, guest: Guest, on_event: OnEvent
 ) -> Connection:
-    """Dial and begin. Raises OSError, also when the deadline passes."""
+    """Dial and begin. Raises OSError, also when a deadline passes."""
     family = socket.AF_INET6 if ":" in proxy[0] else socket.AF_INET
     connection = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -52,7 +56,8 @@ async def dial(
         if source is not None:
             connection.bind((source, 0))
         await _connect(connection, proxy)
-        return Connection(connection, machine, guest, on_event)
+        wire = Wire(connection) if tls is None else await _secured(connection, tls)
+        return Connection(wire, machine, guest, on_event)
     except BaseException:
         connection.close()
         raise
@@ -65,22 +70,31 @@ async def _connect(connection: socket.socket, proxy: Address) -> None:
         raise TimeoutError(f"no answer within {DIAL_DEADLINE:g} s") from None
 
 
+async def _secured(connection: socket.socket, tls: Tls) -> Wire:
+    wire = TlsWire(connection, tls)
+    try:
+        await within(HANDSHAKE_DEADLINE, wire.handshake())
+    except asyncio.TimeoutError:
+        raise TimeoutError(f"no end of the TLS handshake within {HANDSHAKE_DEADLINE:g} s") from None
+    return wire
+
+
 class Connection:
     """A connection that is made. ``closed`` is done, with the reason, when it is over."""
 
-    def __init__(self, connection: socket.socket, machine: vm.Vm, guest: Guest, on_event: OnEvent) -> None:
+    def __init__(self, wire: Wire, machine: vm.Vm, guest: Guest, on_event: OnEvent) -> None:
         self.machine = machine
         self.guest = guest
-        self.local: str = "{}:{}".format(*connection.getsockname()[:2])
+        self.local = wire.local
         self.received = 0
         self.sent = 0
         self.misplaced = 0
-        self._socket = connection
-        self._descriptor = connection.fileno()
+        self._wire = wire
         self._on_event = on_event
         self._held = False
         self._shut = False
         self._over = False
+        self._silent = False
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
         self._cut_reason = "the host ended"
@@ -110,7 +124,7 @@ class Connection:
     async def acknowledged(self) -> None:
         """Wait until the concentrator's kernel has all that was sent."""
         await self._idle.wait()
-        while not self._over and self._unacknowledged():
+        while not self._over and self._wire.unacknowledged():
             await asyncio.sleep(0.001)
 
     def shut(self) -> None:
@@ -132,6 +146,23 @@ class Connection:
         await asyncio.wait({self.closed})
         self._leave()
         return reason if self.closed.cancelled() else self.closed.result()
+
+    async def vanish(self) -> str:
+        """Fall silent for the concentrator, until ``bury``; the reason of the end."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await within(LAST_WORDS, self._fall_quiet())
+        self._silent = not self._over
+        if self._silent:
+            self._wire.silence()
+        return await self.cut("the host has vanished")
+
+    async def _fall_quiet(self) -> None:
+        await self.hold()
+        await self.acknowledged()
+
+    def bury(self) -> None:
+        """Close what has vanished; the concentrator gets to know of it."""
+        self._wire.close()
 
     # -- the two tasks
 
@@ -155,11 +186,12 @@ class Connection:
         self._over = True
         self._idle.set()
         self.guest.output.watchers.discard(self.wake)
-        self._socket.close()
+        if not self._silent:
+            self._wire.close()
 
     async def _read(self) -> str:
         while True:
-            data = await pipe.read(self._descriptor)
+            data = await self._wire.read()
             if not data:
                 return "closed by the concentrator"
             events = self.machine.receive(data)
@@ -189,7 +221,7 @@ class Connection:
                 await self._send_piece()
             elif self._shut:
                 self._idle.set()
-                self._socket.shutdown(socket.SHUT_WR)
+                await self._wire.shut()
                 return "closed by the host"
             else:
                 self._idle.set()
@@ -201,7 +233,7 @@ class Connection:
         wire, out = telnet.escape(piece), 0
         try:
             while out < len(wire):
-                out += await pipe.write(self._descriptor, wire[out:])
+                out += await self._wire.write(wire[out:])
         finally:
             whole, half = telnet.escaped_prefix(piece, out)
             self.sent += whole + half
@@ -209,11 +241,7 @@ class Connection:
 
     async def _send(self, wire: bytes) -> None:
         while wire:
-            wire = wire[await pipe.write(self._descriptor, wire) :]
-
-    def _unacknowledged(self) -> int:
-        size: int = struct.unpack("i", fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4)))[0]
-        return size
+            wire = wire[await self._wire.write(wire) :]
 
 
 async def _outcome(work: Coroutine[object, object, str]) -> str:

@@ -35,6 +35,7 @@ from vspcd.simulator.connection import Address, Connection, dial
 from vspcd.simulator.deadline import within
 from vspcd.simulator.guests import Guest, GuestFactory
 from vspcd.simulator.line import PC_LINE, SerialLine
+from vspcd.simulator.tls import Tls
 
 NAMESPACE = uuid.UUID("6a3a8f0e-41a4-5d5e-9f0c-0d6c1f2b7a10")
 
@@ -67,7 +68,8 @@ USUAL_BACKOFF = Backoff()
 
 @dataclass(frozen=True)
 class HostSettings:
-    """How a host dials, from ``source``; it closes each connection after ``drop_after`` seconds."""
+    """How a host dials, from ``source``, and over TLS if that is set. It closes each connection after ``drop_after``
+    seconds; it vanishes ``vanish_after`` seconds after it was accepted, and is never heard of again."""
 
     proxy: Address
     source: Optional[str] = None
@@ -76,6 +78,8 @@ class HostSettings:
     reconnect: bool = True
     backoff: Backoff = USUAL_BACKOFF
     drop_after: Optional[float] = None
+    vanish_after: Optional[float] = None
+    tls: Optional[Tls] = None
 
 
 def derived_uuid(name: str) -> str:
@@ -106,6 +110,7 @@ class SerialPort:
         self._log = log
         self._changed: set[asyncio.Future[None]] = set()
         self._connections: set[Connection] = set()
+        self._vanished: list[Connection] = []
         self._moving = False
         self._past_sent = 0
         self._past_received = 0
@@ -143,6 +148,12 @@ class SerialPort:
             finally:
                 self._changed.discard(future)
 
+    async def vanish(self) -> None:
+        """The host is gone from one moment to the next: nothing is closed, nothing acknowledged, nothing dialled."""
+        connections = tuple(self._connections)
+        self._vanished += connections
+        await asyncio.gather(*(connection.vanish() for connection in connections))
+
     async def disconnect(self) -> None:
         """Close the connection so that everything sent arrives."""
         if self.connection is not None:
@@ -176,6 +187,10 @@ class SerialPort:
             await asyncio.gather(dialling, guest, return_exceptions=True)
             await self._part()
 
+    async def dial(self) -> Connection:
+        """Dial as a VM does that is switched on. Raises OSError."""
+        return await self.open_connection(self.source)
+
     async def open_connection(
         self, source: Optional[str], ticket: Optional[vm.Ticket] = None, identity_first: bool = False
     ) -> Connection:
@@ -183,7 +198,8 @@ class SerialPort:
         machine = vm.Vm(
             self.identity, self._uri, line=self.host.line, ticket=ticket, identity_first=identity_first
         )
-        connection = await dial(self.host.proxy, source, machine, self.guest, self.on_event)
+        host = self.host
+        connection = await dial(host.proxy, source, host.tls, machine, self.guest, self.on_event)
         self._connections.add(connection)
         connection.closed.add_done_callback(lambda _: self._gone(connection))
         self.report(f"dialled {self.host.proxy[0]}:{self.host.proxy[1]} from {connection.local}")
@@ -216,12 +232,14 @@ class SerialPort:
         while True:
             accepted = self.accepted
             try:
-                self.connection = await self.open_connection(self.source)
+                self.connection = await self.dial()
             except OSError as error:
                 complaint = self._complain(complaint, error)
             else:
                 complaint = ""
                 await self._serve()
+            if self._vanished:
+                await asyncio.get_running_loop().create_future()  # until cancelled
             failures = 0 if self.accepted > accepted else failures + 1
             if not self.host.reconnect:
                 return
@@ -245,6 +263,8 @@ class SerialPort:
             await asyncio.wait({connection.closed for connection in connections}, timeout=PARTING)
         for connection in connections:
             await connection.cut("the host ended")
+        for connection in self._vanished:
+            connection.bury()
 
     def _gone(self, connection: Connection) -> None:
         self._connections.discard(connection)
@@ -267,6 +287,10 @@ class SerialPort:
         if self.host.drop_after is not None:
             await asyncio.wait({connection.closed}, timeout=self.host.drop_after)
             connection.shut()
+        if self.host.vanish_after is not None:
+            await asyncio.wait({connection.closed}, timeout=self.host.vanish_after)
+            if not connection.closed.done():
+                await self.vanish()
         await asyncio.wait({connection.closed})
         return connection.closed.result()
 
@@ -323,9 +347,10 @@ class SimulatedVm:
         uuid: Optional[str] = None,
         labels: tuple[Optional[str], ...] = (None,),
         log: Log = quiet,
+        port: type[SerialPort] = SerialPort,
     ) -> None:
         self.identity = vm.Identity(uuid or derived_uuid(name), name)
-        self.ports = [SerialPort(host, self.identity, label, guest, log) for label in labels]
+        self.ports = [port(host, self.identity, label, guest, log) for label in labels]
         self._tasks: list[asyncio.Task[None]] = []
 
     @property

@@ -16,14 +16,15 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, NamedTuple, Optional, TypeVar
 
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import parse_uuid
-from vspcd.simulator import script, vmotion
+from vspcd.simulator import script, tls, vmotion
 from vspcd.simulator.address import host_port
 from vspcd.simulator.guests import Connected, Echo, GuestFactory, Stream, opener
-from vspcd.simulator.host import HostSettings, Log, SimulatedVm, quiet
+from vspcd.simulator.host import HostSettings, Log, SerialPort, SimulatedVm, derived_uuid, quiet
+from vspcd.simulator.impostor import ImpostorPort, Login
 from vspcd.simulator.line import SerialLine
 from vspcd.simulator.shell import Shell
 
@@ -39,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = script.FORMAT
     _add_host(parser.add_argument_group("the host"))
+    _add_tls(parser.add_argument_group("TLS"))
     _add_machines(parser.add_argument_group("the VMs"))
     _add_vmotion(parser.add_argument_group("vMotion"))
     _add_guests(parser.add_argument_group("what is behind each serial port (default: --echo)"))
@@ -46,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_host(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--proxy", type=_converted(host_port), default=host_port(DEFAULT_PROXY), metavar="HOST:PORT",
+        "--proxy", type=_converted(_proxy), default=_proxy(DEFAULT_PROXY), metavar="HOST:PORT",
         help=f"where VMs dial in (default {DEFAULT_PROXY})",
     )  # fmt: skip
     group.add_argument("--service", default="vSPC.py", help="the service URI (default %(default)s)")
@@ -61,13 +63,39 @@ def _add_host(group: argparse._ArgumentGroup) -> None:
         action="store_false",
         help="dial once; status 1 if a port was not accepted",
     )
-    group.add_argument(
+    end = group.add_mutually_exclusive_group()
+    end.add_argument(
         "--drop-after",
         type=_converted(_number),
         metavar="S",
         help="close each connection after so many seconds",
     )
+    end.add_argument(
+        "--vanish-after", type=_converted(_number), metavar="S",
+        help="vanish so many seconds after a port was accepted, as a host without power does: nothing is closed, no "
+        "segment is acknowledged (a packet filter on the socket drops them; root is not needed), none is sent, and "
+        "the VM does not dial again. The concentrator hears of it when the simulator ends",
+    )  # fmt: skip
     group.add_argument("--quiet", action="store_true", help="print no events")
+
+
+def _add_tls(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--tls",
+        action="store_true",
+        help="dial over TLS (telnets://); without --ca or --thumbprint trust anybody",
+    )
+    group.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="trust a certificate for the host of --proxy that this PEM file vouches for",
+    )
+    group.add_argument(
+        "--thumbprint", type=_converted(tls.thumbprint), metavar="HEX",
+        help="trust the certificate with this SHA-1 or SHA-256 thumbprint, as a VM may",
+    )  # fmt: skip
+    group.add_argument("--cert", metavar="FILE", help="show this certificate when one is demanded")
+    group.add_argument("--key", metavar="FILE", help="its key (default: in the file of --cert)")
 
 
 def _add_machines(group: argparse._ArgumentGroup) -> None:
@@ -76,9 +104,20 @@ def _add_machines(group: argparse._ArgumentGroup) -> None:
         "--name", metavar="PATTERN",
         help="their names: web%%02d counts from 1 (default vm, or vm%%d with several VMs)",
     )  # fmt: skip
-    group.add_argument(
+    identity = group.add_mutually_exclusive_group()
+    identity.add_argument(
         "--uuid", type=_converted(parse_uuid), help="the UUID of the only VM (default: made from the name)"
     )
+    identity.add_argument(
+        "--clone-of", metavar="NAME",
+        help="a second VM with the UUID that the simulator's VM NAME has, and its name if --name gives no other; "
+        "with --source from another host",
+    )  # fmt: skip
+    group.add_argument(
+        "--impostor", action="store_true",
+        help="with --clone-of or --uuid: play that VM to be typed to. Dial again and again, in turn as a VM that was "
+        "switched on and as the target of a vMotion with a guessed ticket; tell what is typed (status 1 if let in)",
+    )  # fmt: skip
     group.add_argument(
         "--label", action="append", metavar="L", help="a labelled port (?port=L); repeat for several per VM"
     )
@@ -160,6 +199,8 @@ async def _run(args: argparse.Namespace, log: Log) -> int:
     with contextlib.suppress(asyncio.CancelledError):
         await _play(args, machines, tally)
         status = OK if all(port.accepted for machine in machines for port in machine.ports) else FAILED
+    if args.impostor:
+        status = FAILED if any(port.accepted for machine in machines for port in machine.ports) else OK
     for line in tally.lines():
         print(line, flush=True)
     return FAILED if tally.failed else status
@@ -197,11 +238,13 @@ def machines_of(args: argparse.Namespace, log: Log) -> list[SimulatedVm]:
     """The VMs that the options describe."""
     sources = args.hosts or [args.source]
     host = HostSettings(
-        proxy=args.proxy,
+        proxy=args.proxy.address,
         service=args.service,
         line=SerialLine(args.baud) if args.com_port else None,
         reconnect=args.reconnect,
         drop_after=args.drop_after,
+        vanish_after=args.vanish_after,
+        tls=_tls_of(args),
     )
     labels = tuple(args.label or (None,))
     return [
@@ -209,12 +252,19 @@ def machines_of(args: argparse.Namespace, log: Log) -> list[SimulatedVm]:
             dataclasses.replace(host, source=sources[number % len(sources)]),
             name,
             guest=guest_of(args),
-            uuid=args.uuid,
+            uuid=args.uuid or (args.clone_of and derived_uuid(args.clone_of)),
             labels=labels,
             log=log,
+            port=ImpostorPort if args.impostor else SerialPort,
         )
-        for number, name in enumerate(names_of(args.name, args.vms))
+        for number, name in enumerate(names_of(args.name or args.clone_of, args.vms))
     ]
+
+
+def _tls_of(args: argparse.Namespace) -> Optional[tls.Tls]:
+    if not args.tls:
+        return None
+    return tls.settings(args.proxy.name, args.ca, args.thumbprint or "", args.cert, args.key)
 
 
 def names_of(pattern: Optional[str], count: int) -> list[str]:
@@ -242,22 +292,32 @@ def guest_of(args: argparse.Namespace) -> GuestFactory:
         return functools.partial(script.Script, steps=args.script)
     if args.connect is not None:
         return functools.partial(Connected, address=args.connect)
-    return Echo
+    return Login if args.impostor and not args.echo else Echo
 
 
 def _problem(args: argparse.Namespace) -> str:
     try:
-        names_of(args.name, args.vms)
+        names_of(args.name or args.clone_of, args.vms)
+        _tls_of(args)
     except ValueError as error:
         return str(error)
-    ports = args.vms * len(args.label or [None])
-    if args.uuid and args.vms > 1:
-        return "--uuid is for one VM"
-    if args.vmotion_every is not None and not args.hosts:
-        return "--vmotion-every needs --hosts"
-    if args.connect and ports > 1:
-        return "--connect is for one port"
-    return ""
+    return next((complaint for wrong, complaint in _together(args) if wrong), "")
+
+
+def _together(args: argparse.Namespace) -> list[tuple[bool, str]]:
+    """What does not go together, and the complaint."""
+    somebody = bool(args.uuid or args.clone_of)
+    several = args.vms > 1
+    trust = bool(args.ca or args.thumbprint or args.cert or args.key)
+    return [
+        (several and bool(args.uuid), "--uuid is for one VM"),
+        (several and bool(args.clone_of), "--clone-of is for one VM"),
+        (args.impostor and not somebody, "--impostor needs --clone-of or --uuid: somebody to play"),
+        (trust and not args.tls, "--ca, --thumbprint, --cert and --key need --tls"),
+        (bool(args.key) and not args.cert, "--key needs --cert"),
+        (args.vmotion_every is not None and not args.hosts, "--vmotion-every needs --hosts"),
+        (bool(args.connect) and args.vms * len(args.label or [None]) > 1, "--connect is for one port"),
+    ]
 
 
 def _print(line: str) -> None:
@@ -279,6 +339,17 @@ def _converted(convert: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return converter
+
+
+class _Proxy(NamedTuple):
+    """Where VMs dial in, and the host's name as it was written, which its certificate must have."""
+
+    address: tuple[str, int]
+    name: str
+
+
+def _proxy(text: str) -> _Proxy:
+    return _Proxy(host_port(text), text.rpartition(":")[0].strip("[]"))
 
 
 def _count(text: str) -> int:
