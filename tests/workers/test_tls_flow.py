@@ -173,6 +173,33 @@ def test_a_worker_can_end_its_direction_with_the_other_one_stuffed(bench: TlsBen
     bench.wait("tls-ended", 1)
 
 
+def test_the_end_waits_for_what_a_slow_worker_has_not_taken_yet(bench: TlsBench) -> None:
+    tls, worker = secure(bench)
+    up = noise(16 * MEGABYTE, 8)
+    tls.tls.write(up)
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.tls.unwrap()
+    outer = End(tls.sock.fileno(), tls.sock.fileno(), tls._outgoing.read())
+    outer.ended = True
+    inner = End(worker.fileno(), worker.fileno(), gulp=9000)
+    pump(outer, inner, expect=len(up))
+    worker.settimeout(10)
+    assert (inner.incoming == up, worker.recv(1)) == (True, b"")
+
+
+def test_the_end_waits_for_what_a_slow_peer_has_not_taken_yet(bench: TlsBench) -> None:
+    tls, worker = secure(bench)
+    inner = End(worker.fileno(), worker.fileno(), noise(16 * MEGABYTE, 9))
+    sent = 0
+    while select.select([], [inner.writer], [], 0.5)[1]:
+        before = len(inner.outgoing)
+        inner.step([], [inner.writer])
+        sent += before - len(inner.outgoing)
+    worker.shutdown(socket.SHUT_WR)
+    assert tls.receive() == noise(16 * MEGABYTE, 9)[:sent]
+    assert tls.notified
+
+
 def test_bytes_before_a_reset_reach_the_worker(bench: TlsBench) -> None:
     tls, worker = secure(bench)
     tls.send(b"before")
@@ -242,11 +269,26 @@ def test_a_worker_that_stops_reading_holds_up_its_peer_and_costs_no_memory(bench
         assert received(worker, sent) == bytes(sent)
 
 
-def test_a_leg_that_waits_for_a_side_does_not_spin(bench: TlsBench) -> None:
+@pytest.mark.parametrize("end", ["fin", "reset"])
+def test_a_leg_that_waits_for_its_worker_does_not_spin_when_its_peer_ends(bench: TlsBench, end: str) -> None:
+    tls, worker = secure(bench)
+    tls.tls.write(bytes(16 * MEGABYTE))
+    outer = End(tls.sock.fileno(), tls.sock.fileno(), tls._outgoing.read())
+    while select.select([], [outer.writer], [], 0.5)[1]:
+        outer.step([], [outer.writer])
+    tls.fin() if end == "fin" else tls.reset()
+    before = cpu_of(bench.process.pid)
+    time.sleep(0.5)
+    assert cpu_of(bench.process.pid) - before < 0.1
+    assert len(all_of(worker)) > 0
+    worker.close()
+    bench.wait("tls-ended", 1)
+
+
+def test_a_leg_that_waits_for_its_peer_does_not_spin(bench: TlsBench) -> None:
     tls, worker = secure(bench)
     stuffed(worker)
     tls.fin()
-    assert bench.wait("secured", 1)
     before = cpu_of(bench.process.pid)
     time.sleep(0.5)
     assert cpu_of(bench.process.pid) - before < 0.1
