@@ -19,17 +19,20 @@ import sdnotify
 
 import vspcd
 from vspcd import config as configuration
+from vspcd.attachments import Attachments
+from vspcd.claims import Claims
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.console_listeners import ConsoleListeners, group_number
+from vspcd.consoles import Consoles
 from vspcd.core.address import endpoint
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.requests import Requests
 from vspcd.spawn import Nursery
-from vspcd.supervisor import Supervisor, say
-from vspcd.table import Console, Table, console_of
+from vspcd.supervisor import Supervisor
+from vspcd.table import Console, Table, Worker, console_of, say
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
@@ -67,9 +70,13 @@ class Master:
         self.listeners = ConsoleListeners(
             self.loop, log, config, self._directory, self._client_came, self._is_known
         )
-        self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table, self.listeners)
+        self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table)
+        self.supervisor.died = self._worker_died
+        self.consoles = Consoles(self.loop, log, self.supervisor, self.listeners)
+        self.claims = Claims(self.loop, log, self.supervisor, self.consoles)
+        self.attachments = Attachments(log, self.supervisor, self.consoles, self.claims)
         self.tls = TlsHelpers(
-            self.loop, log, self.nursery, config, self.supervisor.tls_failed, self.supervisor.tls_probed
+            self.loop, log, self.nursery, config, self.claims.tls_failed, self.claims.tls_probed
         )
         self.tools: Optional[ToolServer] = None
 
@@ -108,10 +115,8 @@ class Master:
         for number, call in self._signals().items():
             self.loop.on_signal(number, call)
         process.freeze()
-        self.supervisor.keeper = PortKeeper(
-            self.loop, self.log, self.nursery, self._open_map, self._map_loaded
-        )
-        self.supervisor.tls = self.tls
+        self.consoles.keeper = PortKeeper(self.loop, self.log, self.nursery, self._open_map, self._map_loaded)
+        self.claims.tls = self.tls
         self.loop.run()
         self._unlock()
         return self._failure
@@ -147,7 +152,7 @@ class Master:
             self.listeners.assign(console)
             self.listeners.open(console)
             if console.port != port:
-                self.supervisor.keeper.put(console.entry())
+                self.consoles.keeper.put(console.entry())
         self._open_tools()
         self._start_tls()
         for name, take in (("proxy", self._vm_came), ("admin", self._admin_came)):
@@ -164,7 +169,15 @@ class Master:
 
     def _open_tools(self) -> None:
         requests = Requests(
-            self.supervisor, os.getpid(), self._addresses, self.reload, self.stop, self._tls_facts
+            self.supervisor,
+            self.consoles,
+            self.claims,
+            self.attachments,
+            os.getpid(),
+            self._addresses,
+            self.reload,
+            self.stop,
+            self._tls_facts,
         )
         sockets = self.config.sockets
         try:
@@ -196,7 +209,7 @@ class Master:
 
     def _vm_came(self, sock: socket.socket, peer: str) -> None:
         listen.keep_alive(sock)
-        self.supervisor.vm_connected(sock, peer)
+        self.claims.vm_connected(sock, peer)
 
     def _admin_came(self, sock: socket.socket, peer: str) -> None:
         self.log.warning("admin-not-served", peer=peer)
@@ -209,6 +222,10 @@ class Master:
     def _is_known(self, console: Console) -> bool:
         return not self._stopping and self.table.consoles.get(console.id) is console
 
+    def _worker_died(self, worker: Worker, how: str) -> None:
+        self.claims.worker_died(worker, how)
+        self.attachments.worker_died(worker, how)
+
     def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
         if kind == "telnet" and self.config.ports.tls:
             try:
@@ -217,7 +234,7 @@ class Master:
                 self.log.error("client-refused", console=console.id, client=origin, reason=str(error))
                 sock.close()
                 return
-        self.supervisor.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
+        self.attachments.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
 
     # Signals.
 
@@ -225,11 +242,11 @@ class Master:
         for pid, how in process.reap():
             if self.supervisor.reaped(pid, how) or self.tls.reaped(pid, how):
                 continue
-            if pid != self.supervisor.keeper.pid:
+            if pid != self.consoles.keeper.pid:
                 continue
             if self._stopping:
                 self.loop.stop()  # its last batch is on the disk
-            elif not self.supervisor.keeper.died(how):
+            elif not self.consoles.keeper.died(how):
                 self._failure = f"the port map could not be loaded: its keeper {how}"
                 self.loop.stop()
 
@@ -273,7 +290,7 @@ class Master:
         )
         for console in expired:
             if console in self.table.consoles:
-                self.supervisor.forget(self.table.consoles[console])
+                self.consoles.forget(self.table.consoles[console])
         low, high = EXPIRE_EVERY
         self.loop.call_later(min(high, max(low, expire / 4)), self._expire)
 
@@ -292,13 +309,13 @@ class Master:
             self.listeners.close(console)
             if console.leg is not None:
                 console.last_seen = time.time()
-                self.supervisor.keeper.put(console.entry())
+                self.consoles.keeper.put(console.entry())
         self.loop.call_later(STOP_WITHIN, self.loop.stop)
         self.supervisor.quit_all("vspcd is stopping", self._workers_gone)
 
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
-        self.supervisor.keeper.stop()
+        self.consoles.keeper.stop()
         if self.tools is not None:
             self.tools.close()

@@ -14,7 +14,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Callable, Optional
 
 import vspcd
+from vspcd.attachments import Attachments
+from vspcd.claims import Claims
 from vspcd.config import ConfigError
+from vspcd.consoles import Consoles
 from vspcd.core.names import Ambiguous, NotFound, resolve
 from vspcd.proto.control import QUOTED, Message, packed
 from vspcd.proto.vmware_codes import format_uuid
@@ -33,6 +36,9 @@ class Requests:
     def __init__(
         self,
         supervisor: Supervisor,
+        consoles: Consoles,
+        claims: Claims,
+        attachments: Attachments,
         pid: int,
         listeners: Callable[[], dict[str, list[str]]],
         reload: Callable[[], list[str]],
@@ -40,6 +46,9 @@ class Requests:
         certificate: Callable[[], Optional[dict[str, Any]]],
     ) -> None:
         self._supervisor = supervisor
+        self._consoles = consoles
+        self._claims = claims
+        self._attachments = attachments
         self._pid = pid
         self._begun = time.monotonic()
         self._listeners = listeners
@@ -73,7 +82,7 @@ class Requests:
         for some in _batches(chosen):
             for consoles in packed(self._described(console) for console in some):
                 yield {"type": "consoles", "consoles": consoles}, []
-        *before, last = list(packed(self._supervisor.admission.refusals())) or [[]]
+        *before, last = list(packed(self._claims.admission.refusals())) or [[]]
         for refused in before:
             yield {"type": "refused", "refused": refused}, []
         yield {"type": "refused", "refused": last, "end": True}, []
@@ -93,7 +102,7 @@ class Requests:
                 "connected": sum(console.leg is not None for console in consoles),
                 "clients": sum(len(console.clients) for console in consoles),
                 "workers": len(table.workers),
-                "pending": self._supervisor.admission.pending,
+                "pending": self._claims.admission.pending,
             },
         }
 
@@ -140,7 +149,7 @@ class Requests:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise Refusal("busy", f"no socket for another client: {error.strerror}") from None
-        objection = self._supervisor.attach(console, "vspcctl", ours, origin, mode, replay)
+        objection = self._attachments.attach(console, "vspcctl", ours, origin, mode, replay)
         if objection is not None:
             theirs.close()
             raise Refusal("busy", objection)
@@ -157,7 +166,7 @@ class Requests:
             raise Refusal("busy", f"{console.name or console.id} has {len(console.clients)} clients")
         if console.in_use:
             raise Refusal("busy", f"{console.name or console.id} is just being connected")
-        self._supervisor.forget(console)
+        self._consoles.forget(console)
         yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
 
     def reload(self, _message: Message, _origin: str) -> Answer:

@@ -147,3 +147,20 @@ class Table:
         """A console is known from now on."""
         self.consoles[console.id] = console
         return console
+
+
+def say(sock: socket.socket, text: str) -> None:
+    """Tell somebody something, if it can be told at once."""
+    try:
+        sock.send(text.encode("utf-8", "replace"), socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT)
+    except OSError:
+        pass  # it does not listen
+
+
+def close(sock: socket.socket) -> None:
+    """End a connection for both sides, whoever else holds a duplicate."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it has ended already
+    sock.close()

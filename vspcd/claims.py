@@ -1,0 +1,283 @@
+"""Claims: which console a VM connection belongs to.
+
+Does: gives each VM connection a worker, grants it a console or has the console's worker judge it, matches the targets
+of vMotions, remembers why others were refused.
+Owns: the claims that wait for a verdict, the pairs of moves under way.
+Never: reads a VM connection; judges who is the true VM (``vspcd.core.identity``, in the worker).
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from vspcd.admission import Admission
+from vspcd.consoles import Consoles
+from vspcd.moves import Moves
+from vspcd.proto.control import CLAIMING, NEGOTIATING, OWNER, Message
+from vspcd.proto.errors import PeerError
+from vspcd.spawn import is_balancer
+from vspcd.supervisor import Supervisor
+from vspcd.table import Console, LegRecord, Worker, close
+from vspcd.tlshelpers import TlsHelpers
+from vspcd.unix.acceptor import NoRoom
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import Loop
+
+JUDGED_WITHIN = 5.0
+
+_HEX = re.compile(r"[0-9a-f]{32}")
+_LABEL = re.compile(r"[A-Za-z0-9_-]{0,32}")
+
+
+@dataclass
+class Claim:
+    """A VM connection that waits for the console's worker to judge it. ``claimant``: its own, while that lives."""
+
+    leg: LegRecord
+    console: Console
+    message: Message
+    claimant: Optional[Worker]
+
+
+class Claims:
+    """``tls`` is set before the first VM comes."""
+
+    tls: TlsHelpers
+
+    def __init__(self, loop: Loop, log: Log, supervisor: Supervisor, consoles: Consoles) -> None:
+        self.admission = Admission(log)
+        self._loop = loop
+        self._log = log
+        self._supervisor = supervisor
+        self._consoles = consoles
+        self._moves = Moves()
+        self._claims: dict[int, Claim] = {}
+        self._unexplained: dict[int, str] = {}
+        supervisor.handle(
+            {
+                "source": self._source,
+                "tls": self._tls,
+                "probe": self._probe,
+                "failed": self._failed,
+                "claim": self._claim,
+                "took": self._took,
+                "rejected": self._rejected,
+                "peer": self._peer,
+                "moving": self._moving,
+                "revoke": self._revoke,
+            }
+        )
+
+    def vm_connected(self, sock: socket.socket, peer: str) -> None:
+        """A connection on the VM port. Raises NoRoom when there can be no worker for it."""
+        objection = self.admission.objection(
+            self._supervisor.config.proxy, peer, is_balancer(self._supervisor.config, peer)
+        )
+        if objection is not None:
+            self.admission.refused(peer, objection)
+            sock.close()
+            return
+        leg = LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time())
+        try:
+            self._supervisor.spawn(NEGOTIATING, leg)
+        except NoRoom as error:
+            self.admission.refused(peer, str(error))
+            sock.close()
+            raise
+        self.admission.begins(peer)
+        self._log.debug("vm-dialled", peer=peer)
+
+    def _not_admitted(self, peer: str, reason: str) -> None:
+        self.admission.ends(peer)
+        self.admission.refused(peer, reason)
+
+    def _source(self, worker: Worker, message: Message) -> None:
+        """A balancer has said where a connection comes from: the rules apply to that host."""
+        leg = worker.only_leg
+        if leg is None or not is_balancer(self._supervisor.config, leg.peer):
+            raise PeerError("a source of a connection that is not a balancer's")
+        self.admission.ends(leg.peer)
+        leg.peer = message["peer"]
+        objection = self.admission.objection(self._supervisor.config.proxy, leg.peer)
+        self.admission.begins(leg.peer)
+        if objection is not None:
+            self._not_admitted(leg.peer, objection)
+            self._supervisor.tell(worker, {"type": "refuse", "reason": objection})
+            self._supervisor.dismiss(worker)
+
+    def _tls(self, worker: Worker, _message: Message) -> None:
+        """The connection is encrypted: a helper takes it, the worker gets what comes out."""
+        leg = worker.only_leg
+        if leg is None or leg.secured:
+            raise PeerError("TLS without a connection")
+        try:
+            leg.parked = self.tls.secure(leg.number, leg.peer, leg.parked)
+        except OSError as error:
+            self._not_admitted(leg.peer, str(error))
+            self._supervisor.tell(worker, {"type": "quit", "reason": str(error)})
+            self._supervisor.dismiss(worker)
+            return
+        leg.secured = True
+        self._supervisor.tell(worker, {"type": "plaintext"}, leg.parked)
+
+    def tls_failed(self, number: int, reason: str) -> None:
+        """A handshake has failed; the helper's word for it is better than its worker's, who only sees an end."""
+        for worker in self._supervisor.table.workers.values():
+            if worker.state == NEGOTIATING and number in worker.legs:
+                self._not_admitted(worker.legs[number].peer, reason)
+                self._supervisor.tell(worker, {"type": "quit", "reason": reason})
+                self._supervisor.dismiss(worker)
+                return
+        if number in self._unexplained:
+            self._not_admitted(self._unexplained.pop(number), reason)
+        else:
+            self._log.warning("tls-client-refused", client=number, reason=reason)
+
+    def _probe(self, worker: Worker, message: Message) -> None:
+        self.tls.probe(message["leg"])
+
+    def tls_probed(self, number: int, alive: bool) -> None:
+        """A helper has found out whether the far end of an encrypted connection is there."""
+        for console in self._supervisor.table.consoles.values():
+            if console.leg is not None and console.leg.number == number and console.worker is not None:
+                self._supervisor.tell(console.worker, {"type": "probed", "leg": number, "alive": alive})
+
+    def _failed(self, worker: Worker, message: Message) -> None:
+        leg = worker.only_leg
+        if worker.state == NEGOTIATING and leg is not None:
+            if leg.number in self.tls.securing:
+                self._unexplained[leg.number] = leg.peer  # the helper is about to tell why
+            elif message["reason"]:
+                self._not_admitted(leg.peer, message["reason"])
+            else:
+                self.admission.ends(leg.peer)  # a balancer's health check
+        self._withdraw(worker)
+        self._supervisor.dismiss(worker)
+
+    def _withdraw(self, worker: Worker) -> None:
+        """The claimant is gone; whoever judges its connection will find it closed."""
+        for claim in self._claims.values():
+            if claim.claimant is worker:
+                claim.claimant = None
+
+    def worker_died(self, worker: Worker, how: str) -> None:
+        """A worker that negotiated or waited for a verdict is dead."""
+        if worker.state == NEGOTIATING and worker.only_leg is not None:
+            self._not_admitted(worker.only_leg.peer, f"its worker {how} while negotiating")
+        self._withdraw(worker)
+
+    def _claim(self, worker: Worker, message: Message) -> None:
+        if not _HEX.fullmatch(message["uuid"]) or not _LABEL.fullmatch(message["label"]):
+            raise PeerError("a claim with an impossible identity")
+        if worker.only_leg is None:
+            raise PeerError("a claim without a connection")
+        self.admission.ends(worker.only_leg.peer)
+        worker.state = CLAIMING
+        self._grant_or_offer(worker, self._consoles.known(message), message)
+
+    def _grant_or_offer(self, worker: Worker, console: Console, message: Message) -> None:
+        """The console is the worker's if nobody serves it; else whoever does is offered its connection."""
+        if console.worker is None:
+            self._grant(worker, console, message)
+            return
+        self._offer(worker, console, message, {"type": "leg"})
+
+    def _offer(self, worker: Worker, console: Console, message: Message, offer: dict[str, Any]) -> None:
+        """Let the console's worker judge the claimant's connection."""
+        owner = console.worker
+        _, leg = worker.legs.popitem()
+        self._claims[leg.number] = Claim(leg, console, message, worker)
+        offer = {**offer, "leg": leg.number, "peer": leg.peer, "session": message["session"]}
+        offer["secured"] = leg.secured
+        if owner is None or not self._supervisor.tell(owner, offer, leg.parked):
+            if owner is None or owner.pid in self._supervisor.table.workers:
+                self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
+            return
+        self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
+
+    def _not_judged(self, number: int) -> None:
+        """The console's worker does not answer: it is replaced, and the VM that waits has the console."""
+        claim = self._claims.get(number)
+        if claim is not None and claim.console.worker is not None:
+            self._supervisor.kill(claim.console.worker, f"no answer within {JUDGED_WITHIN:g} s")
+
+    def _grant(self, worker: Worker, console: Console, message: Message) -> None:
+        """The console is this worker's."""
+        worker.state = OWNER
+        if message["name"] is not None:
+            console.name = message["name"]
+        self._consoles.own(worker, console)
+
+    def _took(self, worker: Worker, message: Message) -> None:
+        """The console's worker goes on with the claimant's connection; the claimant has nothing left to do."""
+        claim = self._claims.pop(message["leg"], None)
+        if claim is None or worker.console is not claim.console:
+            raise PeerError("it took a leg that it was not offered")
+        worker.legs[claim.leg.number] = claim.leg
+        if claim.claimant is not None:
+            self._supervisor.tell(claim.claimant, {"type": "handed"})
+            self._supervisor.dismiss(claim.claimant)
+
+    def _rejected(self, worker: Worker, message: Message) -> None:
+        claim = self._claims.pop(message["leg"], None)
+        if claim is None or worker.console is not claim.console:
+            raise PeerError("it rejected a leg that it was not offered")
+        self._refuse(claim, message["reason"])
+
+    def _refuse(self, claim: Claim, reason: str) -> None:
+        console = claim.console
+        self.admission.refused(claim.leg.peer, f"{console.name or console.id}: {reason}")
+        if claim.claimant is None:
+            close(claim.leg.parked)
+            return
+        claim.claimant.legs[claim.leg.number] = claim.leg
+        self._supervisor.tell(claim.claimant, {"type": "refuse", "reason": reason})
+        self._supervisor.dismiss(claim.claimant)
+
+    def _moving(self, worker: Worker, message: Message) -> None:
+        """A VM is about to move: whoever shows this pair is where it goes."""
+        if worker.console is not None:
+            pair = _pair(message)
+            self._moves.expect(pair, worker.console, message["seconds"])
+
+    def _revoke(self, _worker: Worker, message: Message) -> None:
+        self._moves.take(_pair(message))
+
+    def _peer(self, worker: Worker, message: Message) -> None:
+        """A VM has shown a pair: it is the target of a move, or a stranger."""
+        worker.state = CLAIMING
+        console = self._moves.take(_pair(message))
+        leg = worker.only_leg
+        if console is None or console.worker is None or leg is None:
+            worker.state = NEGOTIATING
+            self._supervisor.tell(worker, {"type": "stranger"})
+            return
+        self.admission.ends(leg.peer)
+        worker.console = console
+        self._offer(worker, console, message, {"type": "target", "pair": message["pair"]})
+
+    def reclaim(self, console: Console) -> None:
+        """VMs that waited for this console's worker to judge them have it to themselves now."""
+        waiting = [claim for claim in self._claims.values() if claim.console is console]
+        for claim in waiting:
+            del self._claims[claim.leg.number]
+            if claim.claimant is None:
+                close(claim.leg.parked)
+            else:
+                claim.claimant.legs[claim.leg.number] = claim.leg
+                self._grant_or_offer(claim.claimant, console, claim.message)
+
+    def waiting_for(self, console: Console) -> bool:
+        """Whether a VM waits for this console's worker to judge it."""
+        return any(claim.console is console for claim in self._claims.values())
+
+
+def _pair(message: Message) -> bytes:
+    try:
+        return bytes.fromhex(message["pair"])
+    except ValueError:
+        raise PeerError("a pair that is not hexadecimal") from None

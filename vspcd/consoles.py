@@ -1,0 +1,173 @@
+"""The consoles: which there are, what is known of them, and when they are forgotten.
+
+Does: makes a console known, keeps what its worker says of it, opens its port and socket, forgets it.
+Owns: the console table's records.
+Never: talks to a VM or a client.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from vspcd.console_listeners import ConsoleListeners, monotonic_of
+from vspcd.portkeeper import PortKeeper
+from vspcd.proto.control import Message
+from vspcd.proto.errors import PeerError
+from vspcd.supervisor import Supervisor
+from vspcd.table import Console, Worker, close
+from vspcd.unix.logline import Log
+from vspcd.unix.loop import Loop
+from vspcd.unix.page import BYTES_IN, BYTES_OUT
+
+MOVES_KEPT = 10
+MOVE_FACTS = (
+    "when", "from", "to", "goahead_ms", "peer_ms", "complete_ms", "done_ms", "held", "outcome"
+)  # fmt: skip
+NAME_LIMIT = 256
+FACTS_LIMIT = 1000  # bytes of JSON: a worker's word is checked like anybody's
+UNKNOWN_PORT_AFTER = 1.0
+"""How long a new console waits for its port to be durable before it opens all the same."""
+
+
+class Consoles:
+    """``keeper`` is set before the first VM comes."""
+
+    keeper: PortKeeper
+
+    def __init__(self, loop: Loop, log: Log, supervisor: Supervisor, listeners: ConsoleListeners) -> None:
+        self.table = supervisor.table
+        self._loop = loop
+        self._log = log
+        self._supervisor = supervisor
+        self._listeners = listeners
+        supervisor.handle(
+            {
+                "connected": self._connected,
+                "closed": self._closed,
+                "disconnected": self._disconnected,
+                "facts": self._facts,
+                "moved": self._moved,
+            }
+        )
+
+    def known(self, message: Message) -> Console:
+        """The console of a claim, which may be a new one."""
+        console = Console(message["uuid"], message["label"], message["name"])
+        known = self.table.consoles.get(console.id)
+        if known is not None:
+            return known
+        self._log.info("console-new", console=console.id, name=console.name)
+        self.table.add(console)
+        self._listeners.assign(console)
+        self._open_when_kept(console)
+        return console
+
+    def _open_when_kept(self, console: Console) -> None:
+        """Open its port and socket as soon as the map has it, so that nobody learns a port that can be lost."""
+        console.last_seen = time.time()
+
+        def open_now() -> None:
+            if self.table.consoles.get(console.id) is console:
+                self._listeners.open(console)
+
+        def late() -> None:
+            if console.unix is None and self.table.consoles.get(console.id) is console:
+                self._log.error("port-map-slow", console=console.id, port=console.port)
+                open_now()
+
+        self.keeper.put(console.entry(), open_now)
+        self._loop.call_later(UNKNOWN_PORT_AFTER, late)
+
+    def own(self, worker: Worker, console: Console) -> None:
+        """The console is this worker's."""
+        worker.console, console.worker = console, worker
+        facts = {"uuid": console.uuid, "label": console.label, "name": console.name}
+        self._supervisor.tell(worker, {"type": "own", "console": facts})
+
+    def _connected(self, worker: Worker, message: Message) -> None:
+        console, leg = worker.console, worker.legs.get(message["leg"])
+        if console is None or leg is None:
+            raise PeerError("it is connected to a leg that it does not have")
+        console.leg = leg
+        console.since = console.last_seen = leg.since = time.time()
+        self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
+        self.keeper.put(console.entry())
+
+    def _closed(self, worker: Worker, message: Message) -> None:
+        """A connection is over, the console's VM is not: it moves."""
+        leg = worker.legs.pop(message["leg"], None)
+        if leg is not None:
+            close(leg.parked)
+
+    def _disconnected(self, worker: Worker, message: Message) -> None:
+        self._closed(worker, message)
+        console = worker.console
+        if console is None or console.leg is None or console.leg.number != message["leg"]:
+            return  # another one has taken its place
+        peer = console.leg.peer
+        self.gone(console)
+        self._log.info(
+            "vm-disconnected", console=console.id, name=console.name, peer=peer, reason=message["reason"]
+        )
+
+    def gone(self, console: Console) -> None:
+        """The console has no VM any more."""
+        if console.leg is not None:
+            console.leg = None
+            console.since = console.last_seen = time.time()
+            self.seen(console)
+
+    def seen(self, console: Console) -> None:
+        """It is no longer in use, from now on."""
+        self._listeners.ports.seen(console.id, monotonic_of(console.last_seen))
+        self.keeper.put(console.entry())
+
+    def _facts(self, worker: Worker, message: Message) -> None:
+        console = worker.console
+        if console is None:
+            return
+        _check_size(message["line"])
+        if len(message["name"] or "") > NAME_LIMIT:
+            raise PeerError(f"a name of more than {NAME_LIMIT} characters")
+        before = console.entry()
+        if message["name"] not in (None, console.name):
+            self._log.info("vm-renamed", console=console.id, old=console.name, name=message["name"])
+            console.name = message["name"]
+        console.bios_uuid = message["bios_uuid"] or console.bios_uuid
+        console.location_uuid = message["location_uuid"] or console.location_uuid
+        console.line = message["line"] or console.line
+        if console.entry() != before:
+            self.keeper.put(console.entry())
+
+    def _moved(self, worker: Worker, message: Message) -> None:
+        console, record = worker.console, message["record"]
+        if console is None:
+            return
+        _check_size(record)
+        record = {key: record[key] for key in MOVE_FACTS if key in record}
+        console.moves = [*console.moves, record][-MOVES_KEPT:]
+        write = self._log.warning if message["slow"] else self._log.info
+        write("vm-moved", console=console.id, name=console.name, **record)
+
+    def forget(self, console: Console) -> None:
+        """The console is unknown from now on. Only for one that is not in use."""
+        self._listeners.close(console)
+        self._listeners.ports.forget(console.id)
+        self.table.consoles.pop(console.id, None)
+        self.keeper.forget(console.id)
+        self._log.info("console-forgotten", console=console.id, name=console.name, port=console.port)
+
+    def without(self, console: Console, worker: Worker) -> None:
+        """The console has no worker any more; what it counted stays."""
+        words = worker.page.words
+        console.earlier_in += words[BYTES_IN]
+        console.earlier_out += words[BYTES_OUT]
+        console.worker = None
+
+
+def _check_size(facts: Mapping[str, Any]) -> None:
+    if len(json.dumps(facts)) > FACTS_LIMIT:
+        raise PeerError(f"facts of more than {FACTS_LIMIT} bytes")
