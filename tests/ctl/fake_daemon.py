@@ -30,6 +30,9 @@ SCRIPT = {
     b"!evil": [attach.frame(attach.NOTICE, b"\x1b]0;x\x07")],
     b"!skipped": [attach.frame(attach.SKIPPED, b"1234", 5000)],
     b"!bye": [attach.frame(attach.BYE, b"kicked by root")],
+    b"!stopping": [attach.frame(attach.BYE, b"vspcd is stopping")],
+    b"!orphaned": [attach.frame(attach.BYE, b"vspcd has ended")],
+    b"!login": [attach.frame(attach.DATA, b"login: ")],
     b"!vi": [attach.frame(attach.DATA, b"\x1b[?1049h\x1b[?25l\x1b[7mvi")],
     b"!flood": [attach.frame(attach.DATA, FLOOD[at : at + 65536]) for at in range(0, len(FLOOD), 65536)],
     b"!prompt": [
@@ -44,6 +47,7 @@ SCRIPT = {
     b"!garbage": [b"\xee" * 64],
     b"!die": [],
 }
+LAST_WORDS = (b"!die", b"!bye", b"!stopping", b"!orphaned")
 
 
 class Named(NamedTuple):
@@ -178,7 +182,7 @@ class Worker:
             for piece in SCRIPT[frame.payload]:
                 self._send(piece)
                 time.sleep(0.02)
-            if frame.payload in (b"!die", b"!bye"):
+            if frame.payload in LAST_WORDS:
                 self._close()
         else:
             self._send(attach.frame(attach.DATA, frame.payload))

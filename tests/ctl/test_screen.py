@@ -51,6 +51,19 @@ def test_a_notice_that_cannot_wait_cancels_the_half_sequence() -> None:
     assert fed(b"\r\n\x1b[3").notice("[n]").startswith(b"\x18\r\n[n]\r\n")
 
 
+def test_the_last_notice_leaves_a_fresh_line() -> None:
+    assert fed(b"login: ").last_notice("[n]") == b"\r\n[n]\r\n"
+    assert fed(b"text\r\n").last_notice("[n]") == b"\r[n]\r\n"
+
+
+def test_the_last_notice_stands_on_the_screen_that_remains() -> None:
+    assert fed(b"\x1b[?1049h\x1b[2J\r\n").last_notice("[n]") == b"\x1b[?1049l\r\n[n]\r\n"
+
+
+def test_the_last_notice_cancels_a_half_sequence() -> None:
+    assert fed(b"\r\n\x1b[3").last_notice("[n]").startswith(b"\x18")
+
+
 def test_modes_left_set_are_taken_back() -> None:
     assert fed(b"\x1b[?1049h\x1b[?25l").farewell() == b"\x1b[?1049l\x1b[?25h"
 

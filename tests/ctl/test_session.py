@@ -128,11 +128,37 @@ def test_the_daemons_reason_to_end_a_session_is_shown(session: Terminal) -> None
     assert session.is_restored
 
 
-def test_the_daemons_death_is_told_and_the_terminal_restored(session: Terminal) -> None:
-    session.type(b"!die")
+@pytest.mark.parametrize("word", [b"!stopping", b"!orphaned"])
+def test_a_daemon_that_ends_with_a_goodbye_has_the_exit_code_of_a_lost_one(
+    session: Terminal, word: bytes
+) -> None:
+    session.type(word)
+    assert session.wait() == 4
+
+
+def test_the_daemons_death_is_told_and_the_terminal_restored(web01: Daemon, terminals: Terminals) -> None:
+    session = attached(web01, terminals)
+    web01.end()
     assert session.wait() == 4
     assert b"[vspcctl: lost web01: the daemon has ended]" in session.output
     assert session.is_restored
+
+
+def test_a_workers_death_is_not_taken_for_the_daemons(session: Terminal) -> None:
+    session.type(b"!die")
+    assert session.wait() == 1
+    assert b"[vspcctl: lost web01: its process has ended; the same command gets back on it]" in session.output
+    assert session.is_restored
+
+
+@pytest.mark.parametrize("last", [b"\x1d.", b"!bye", b"!die", b"!garbage"])
+def test_the_vms_prompt_does_not_come_again_at_the_end(session: Terminal, last: bytes) -> None:
+    session.type(b"!login")
+    session.see(b"login: ")
+    session.type(last)
+    session.wait()
+    assert session.output.startswith(b"\r\n[vspcctl: ")
+    assert session.output.endswith(b"]\r\n")
 
 
 def test_nonsense_from_the_daemon_restores_the_terminal(session: Terminal) -> None:
@@ -154,7 +180,7 @@ def test_modes_that_the_vm_left_are_taken_back(session: Terminal) -> None:
     session.see(b"vi")
     session.type(b"\x1d.")
     assert session.wait() == 0
-    assert session.output.endswith(b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x0f\x1b>")
+    assert b"\x1b[?1049l\x1b[?25h\x1b[0m\x1b(B\x0f\x1b>\r\n[vspcctl: detached" in session.output
 
 
 def test_a_terminal_that_hangs_up_ends_the_session(web01: Daemon, terminals: Terminals) -> None:
@@ -253,6 +279,11 @@ def test_notices_of_a_piped_session_go_to_stderr(web01: Daemon) -> None:
     done = web01.ctl("console", "web01", "--linger", "0.5", stdin=b"!notice")
     assert done.stdout == "welcome to web01, rw\r\n"
     assert done.stderr == "[vspcctl: on web01, connected]\n[vspcd: web01 disconnected]\n"
+
+
+def test_the_last_notice_of_a_piped_session_goes_to_stderr(web01: Daemon) -> None:
+    done = web01.ctl("console", "web01", "--linger", "20", stdin=b"!bye")
+    assert done.stderr.endswith("\n[vspcctl: the daemon has ended the session: kicked by root]\n")
 
 
 def test_a_large_output_into_a_pipe_is_complete(web01: Daemon) -> None:

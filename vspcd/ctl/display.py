@@ -11,6 +11,7 @@ import os
 import select
 import sys
 import time
+from collections.abc import Sequence
 
 from vspcd.ctl.screen import Screen
 from vspcd.ctl.terminal import own_output
@@ -35,6 +36,7 @@ class Display:
         self._screen = Screen()
         self._buffer = bytearray()
         self._notices: list[str] = []
+        self._last: list[str] = []
         self._waiting_since = 0.0
 
     @property
@@ -58,16 +60,23 @@ class Display:
         self._notices.append(text)
         self.place_notices()
 
-    def place_notices(self, at_once: bool = False) -> None:
+    def last_notice(self, text: str) -> None:
+        """The notice that ``finish`` ends with."""
+        self._last.append(text)
+
+    def place_notices(self) -> None:
         """Write the notices that wait, if the output is at a place for it or they have waited enough."""
-        if not self._notices or not (at_once or self._screen.settled or self.overdue() <= 0):
+        if not self._notices or not (self._screen.settled or self.overdue() <= 0):
             return
-        notices, self._notices = self._notices, []
         if self.is_terminal:
-            self._buffer += self._screen.notice("\r\n".join(notices))
+            self._buffer += self._screen.notice("\r\n".join(self._notices))
         else:
-            sys.stderr.write("".join(text + self._error_ending for text in notices))
-            sys.stderr.flush()
+            self._write_errors(self._notices)
+        self._notices.clear()
+
+    def _write_errors(self, notices: Sequence[str]) -> None:
+        sys.stderr.write("".join(text + self._error_ending for text in notices))
+        sys.stderr.flush()
 
     def overdue(self) -> float:
         """Seconds until a waiting notice is shown anyway; infinite when none waits."""
@@ -86,9 +95,16 @@ class Display:
             raise BrokenPipeError
 
     def finish(self, interrupt: int) -> None:
-        """Write what is left, and what takes back the VM's modes. Gives up when ``interrupt`` is readable."""
-        self.place_notices(at_once=True)
-        if self.is_terminal:
+        """Write what is left, take back the VM's modes, end with the notices that still wait.
+
+        Gives up when ``interrupt`` is readable.
+        """
+        notices = self._notices + self._last
+        if not self.is_terminal:
+            self._write_errors(notices)
+        elif notices:
+            self._buffer += self._screen.last_notice("\r\n".join(notices))
+        else:
             self._buffer += self._screen.farewell()
         poll = select.poll()
         poll.register(interrupt, select.POLLIN)

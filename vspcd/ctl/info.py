@@ -11,7 +11,7 @@ from typing import Any
 from vspcd.core.names import visible
 from vspcd.ctl import details, status, table
 from vspcd.ctl.client import Client
-from vspcd.ctl.failure import Failure
+from vspcd.ctl.failure import NO_DAEMON, Failure
 
 
 def describe(path: str, console_id: str, seconds: float) -> list[str]:
@@ -28,6 +28,16 @@ def describe(path: str, console_id: str, seconds: float) -> list[str]:
         if console["id"] == console_id
     ]
     return _lines(found[0]) if found else ["the daemon does not know this console any more"]
+
+
+def daemon_lives(path: str, console_id: str, seconds: float) -> bool:
+    """Whether the daemon answers, whatever it says."""
+    try:
+        with Client(path, seconds) as client:
+            client.ask({"type": "status", "console": console_id})
+    except Failure as failure:
+        return failure.exit_code != NO_DAEMON
+    return True
 
 
 def _lines(console: dict[str, Any]) -> list[str]:

@@ -76,6 +76,13 @@ class Screen:
             + (again if b"\x1b" not in again else b"")
         )
 
+    def last_notice(self, text: str) -> bytes:
+        """What ends a session: the VM's modes taken back, then the notice, and a fresh line for the shell."""
+        cancel = b"" if self.settled else b"\x18"
+        undo = self.farewell()
+        start = b"\r\n" if self._tail or undo else b"\r"
+        return cancel + undo + start + text.encode("utf-8", "replace") + b"\r\n"
+
     def farewell(self) -> bytes:
         """What takes back the modes that the VM has left set."""
         undo = b"".join(UNDO[mode] for mode in sorted(self._modes))

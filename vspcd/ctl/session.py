@@ -21,7 +21,7 @@ from vspcd.core.names import visible
 from vspcd.ctl import escape as menu
 from vspcd.ctl.display import Display
 from vspcd.ctl.escape import Action, EscapeKeys, key_name
-from vspcd.ctl.failure import FAILED, NO_DAEMON, OK, SIGNALLED, Failure
+from vspcd.ctl.failure import FAILED, NO_DAEMON, OK, SIGNALLED
 from vspcd.ctl.terminal import RawTerminal
 from vspcd.proto import attach
 from vspcd.proto.errors import PeerError
@@ -32,6 +32,9 @@ INPUT_LIMIT = 1 << 20
 QUERY_DEADLINE = 2.0
 HAND_OVER_DEADLINE = 2.0
 """Seconds for what was typed before the end to reach the worker."""
+
+DAEMON_ENDS = frozenset({b"vspcd is stopping", b"vspcd has ended"})
+"""The reasons of a BYE that mean the daemon, not this session alone."""
 
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 HANDLED = (*ENDING, signal.SIGTSTP, signal.SIGCONT)
@@ -154,9 +157,11 @@ class Session:
         if self._stdin is None and quiet and not self._to_worker and self._display.empty:
             self._end(OK)
 
-    def _end(self, exit_code: int) -> None:
+    def _end(self, exit_code: int, notice: Optional[str] = None) -> None:
         if self._ended is None:
             self._ended = exit_code
+            if notice is not None:
+                self._display.last_notice(f"[vspcctl: {notice}]")
 
     # The worker
 
@@ -189,14 +194,24 @@ class Session:
             self._from_worker += data
             self._take_frames()
         else:
-            self.notice(f"[vspcctl: lost {self._settings.name}: the daemon has ended]")
-            self._end(NO_DAEMON)
+            self._lost()
+
+    def _lost(self) -> None:
+        """The worker has gone without a word. Whether the daemon has as well, it can tell best."""
+        from vspcd.ctl.info import daemon_lives
+
+        if daemon_lives(self._settings.socket, self._settings.id, QUERY_DEADLINE):
+            why = "its process has ended; the same command gets back on it"
+            self._end(FAILED, f"lost {self._settings.name}: {why}")
+        else:
+            self._end(NO_DAEMON, f"lost {self._settings.name}: the daemon has ended")
 
     def _take_frames(self) -> None:
         try:
             found = attach.frames(self._from_worker)
         except PeerError as error:
-            raise Failure(f"the daemon was not understood: {error}") from None
+            self._end(FAILED, f"lost {self._settings.name}: the daemon was not understood: {error}")
+            return
         for frame, _ in found:
             self._take_frame(frame)
         if found:
@@ -206,10 +221,13 @@ class Session:
         if frame.type == attach.DATA:
             self._received += len(frame.payload)
             self._display.show(frame.payload)
-        elif frame.type in TEXTS:
-            self.notice(TEXTS[frame.type].format(visible(frame.payload.decode("utf-8", "replace"))))
+            return
+        text = visible(frame.payload.decode("utf-8", "replace"))
         if frame.type == attach.BYE:
-            self._end(FAILED)
+            code = NO_DAEMON if frame.payload in DAEMON_ENDS else FAILED
+            self._end(code, f"the daemon has ended the session: {text}")
+        elif frame.type in TEXTS:
+            self.notice(TEXTS[frame.type].format(text))
 
     # The user's side
 
@@ -267,8 +285,7 @@ class Session:
         return "" if self._settings.escape is None else key_name(self._settings.escape)
 
     def _detach(self, _: Action) -> None:
-        self.notice(f"[vspcctl: detached from {self._settings.name}]")
-        self._end(OK)
+        self._end(OK, f"detached from {self._settings.name}")
 
     def _help(self, _: Action) -> None:
         lines = [*menu.EXPLAINED, (self._key, f"send {self._key} to the VM")]
@@ -330,7 +347,6 @@ def _ignore(_: int, __: Optional[FrameType]) -> None:
 TEXTS: Mapping[int, str] = {
     attach.NOTICE: "[vspcd: {}]",
     attach.SKIPPED: "[vspcd: {} bytes skipped]",
-    attach.BYE: "[vspcctl: the daemon has ended the session: {}]",
 }
 
 ACTIONS: Mapping[str, Callable[[Session, Action], None]] = {
