@@ -145,6 +145,36 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["status", "--jsn"], "vspcctl status: there is no option --jsn; did you mean --json?"),
+        (["simulate", "--shel=sh"], "vspcctl simulate: there is no option --shel; did you mean --shell?"),
+        (["list", "--frobnicate"], "vspcctl list: there is no option --frobnicate\n"),
+        (["--json", "status"], "vspcctl status: --json goes behind status"),
+        (["status", "web", "01"], "vspcctl status: '01' is one word too many"),
+    ],
+)
+def test_a_word_that_nothing_takes_is_explained(words: list[str], said: str) -> None:
+    done = run(*words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(said)
+
+
+def test_wrong_usage_points_to_the_help_of_that_command() -> None:
+    assert run("status", "--jsn").stderr.endswith("\n(more: vspcctl status --help)\n")
+
+
+def test_without_a_command_the_commands_are_listed() -> None:
+    assert run().stderr.startswith("vspcctl: a command is missing; there are status, list, console, log, ")
+
+
+@pytest.mark.parametrize("command", ["console", "status", "log", "forget"])
+def test_an_empty_name_is_wrong_usage(command: str) -> None:
+    done = run(command, "")
+    assert (done.returncode, "the name is empty" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
     "words",
     [[], ["console"], ["status", "--jso"], ["log", "web01", "-n", "x"], ["console", "a", "--linger", "-1"]],
 )

@@ -33,11 +33,13 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that suggests the command that was meant."""
+    """An argument parser that says which commands there are, and which one was meant."""
 
     def error(self, message: str) -> NoReturn:
         if "invalid choice" in message and "COMMAND" in message:
             message = _unknown_command(message)
+        elif message.endswith("required: COMMAND"):
+            message = f"a command is missing; there are {', '.join(COMMANDS)}"
         self.exit(USAGE, f"{self.prog}: {message}\n(more: {self.prog} --help)\n")
 
 
@@ -86,13 +88,17 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
 
 
 def _status(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="show everything about this console")
+    parser.add_argument(
+        "name", nargs="?", type=_given, metavar="NAME", help="show everything about this console"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
-    parser.add_argument("--memory", action="store_true", help="measure every worker, however many there are")
+    parser.add_argument(
+        "--memory", action="store_true", help="measure every worker, however many there are (--json does)"
+    )
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="name, unique prefix, UUID, or UUID.label")
+    parser.add_argument("name", type=_given, metavar="NAME", help="name, unique prefix, UUID, or UUID.label")
 
 
 def _console(parser: argparse.ArgumentParser) -> None:
@@ -166,6 +172,22 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     return parser
 
 
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """What the command line says. Ends the program with an explanation when it is wrong."""
+    parser = build_parser(words)
+    arguments, superfluous = parser.parse_known_args(words)
+    if superfluous:
+        below = subparsers(parser)[arguments.command]
+        below.error(_superfluous(superfluous, below, arguments.command))
+    return arguments
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Each command's parser."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: found for action in below for name, found in action.choices.items()}
+
+
 def _where(parser: argparse.ArgumentParser, default: Optional[str]) -> None:
     """The options that find the daemon, allowed before the command and behind it."""
     parser.add_argument("--root", metavar="DIR", default=default, help="the daemon's private root")
@@ -184,6 +206,26 @@ def _unknown_command(message: str) -> str:
     near = difflib.get_close_matches(given, COMMANDS, 1)
     meant = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(COMMANDS)}"
     return f"there is no command {given!r}{meant}"
+
+
+def _superfluous(words: Sequence[str], parser: argparse.ArgumentParser, command: str) -> str:
+    """What is wrong with words that no argument takes: a mistyped option if one is among them."""
+    import difflib
+
+    option = next((word.partition("=")[0] for word in words if word.startswith("-")), None)
+    if option is None:
+        return f"{words[0]!r} is one word too many; a name with spaces goes between quotes"
+    options = [name for action in parser._actions for name in action.option_strings]
+    if option in options:
+        return f"{option} goes behind {command}"
+    near = difflib.get_close_matches(option, options, 1)
+    return f"there is no option {option}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty")
+    return text
 
 
 def _whole_number(text: str) -> int:

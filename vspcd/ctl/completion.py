@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from vspcd.ctl.commandline import COMMANDS, build_parser
+from vspcd.ctl.commandline import COMMANDS, build_parser, subparsers
 from vspcd.ctl.failure import OK
 
 NAMED = ("console", "log", "forget", "status")
@@ -34,11 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _parsers() -> dict[str, argparse.ArgumentParser]:
     """Each command's parser, and the whole one under an empty name."""
     whole = build_parser(list(COMMANDS))
-    below = [action for action in whole._actions if isinstance(action, argparse._SubParsersAction)]
-    found: dict[str, argparse.ArgumentParser] = {"": whole}
-    for action in below:
-        found.update({name: action.choices[name] for name in COMMANDS})
-    return found
+    below = subparsers(whole)
+    return {"": whole, **{name: below[name] for name in COMMANDS}}
 
 
 def _options(parser: argparse.ArgumentParser) -> list[Option]:

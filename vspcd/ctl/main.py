@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Optional
 
-from vspcd.ctl.commandline import COMMANDS, HIDDEN, build_parser
+from vspcd.ctl.commandline import COMMANDS, HIDDEN, parse
 from vspcd.ctl.failure import INTERRUPTED, SIGNALLED, Failure
 
 SIGPIPE = 13
@@ -38,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    arguments = build_parser(words).parse_args(words)
+    arguments = parse(words)
     command = {**COMMANDS, **HIDDEN}[arguments.command]
     function = getattr(import_module(command.module), command.function)
     return int(function(arguments))
