@@ -119,7 +119,7 @@ def test_one_console_is_told_in_full(daemons: Daemons) -> None:
         "from": "10.0.0.9:4",
         "mode": "rw",
         "lag": 12,
-        "since": time.time() - 5,
+        "since": time.time() - 90,
     }
     line = {
         "baud": 9600,
@@ -135,7 +135,7 @@ def test_one_console_is_told_in_full(daemons: Daemons) -> None:
         .stdout
     )
     assert re.search(r"Serial line: +9600 8N1\n", shown)
-    assert re.search(r"7 +telnet +10\.0\.0\.9:4 +rw +5s +12", shown)
+    assert re.search(r"7 +telnet +10\.0\.0\.9:4 +rw +1m +12", shown)
     assert f"/run/vspc/{UUIDS[1]}.sock" in shown
     assert "db" not in shown
 
@@ -143,6 +143,131 @@ def test_one_console_is_told_in_full(daemons: Daemons) -> None:
 def test_status_of_an_unknown_console_fails_with_a_suggestion(web01: Daemon) -> None:
     done = web01.ctl("status", "web1")
     assert (done.returncode, done.stderr) == (3, "vspcctl: no console is named web1; did you mean web01?\n")
+
+
+def fact(shown: str, heading: str) -> str:
+    """What stands behind a heading."""
+    found = re.search(rf"^{heading}: +(.*)$", shown, re.MULTILINE)
+    assert found is not None, f"no {heading} in {shown}"
+    return found[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "heading", "told"),
+    [
+        ({"moves": []}, "Moves", "none"),
+        ({"not_logged": 0}, "Not logged", "0 bytes"),
+        ({"not_logged": 5000}, "Not logged", "5000 bytes (4.9K)"),
+        ({"tls": True}, "TLS", "yes"),
+        ({"tls": False}, "TLS", "no"),
+        ({"hints": []}, "Hints", "none"),
+        ({"line": None}, "Serial line", "-"),
+    ],
+)
+def test_facts_of_a_console_are_told_in_words(
+    daemons: Daemons, field: dict[str, Any], heading: str, told: str
+) -> None:
+    assert fact(daemons(console(1, "web01", **field)).ctl("status", "web01").stdout, heading) == told
+
+
+def a_move(**more: Any) -> dict[str, Any]:
+    return {
+        "when": time.time() - 2 * 86400,
+        "from": "10.1.2.3:55555",
+        "to": "[2001:db8::1]:4711",
+        "goahead_ms": 0.8,
+        "peer_ms": 10.0,
+        "complete_ms": 20.0,
+        "done_ms": 21.25,
+        "held": 1500,
+        "outcome": "moved",
+        **more,
+    }
+
+
+STALLED = {"when": 1, "from": "10.1.2.3:5", "to": "", "held": 0, "outcome": "not now: the VM does not read"}
+
+
+def test_moves_are_told_as_a_table(daemons: Daemons) -> None:
+    shown = daemons(console(1, "web01", moves=[a_move(), STALLED])).ctl("status", "web01").stdout
+    assert fact(shown, "Moves") == "2"
+    *_, heading, moved, stalled = shown.splitlines()
+    assert heading.split() == ["WHEN", "FROM", "TO", "GOAHEAD", "ms", "TOTAL", "ms", "HELD", "OUTCOME"]
+    assert re.search(r" \d\d:\d\d +10\.1\.2\.3 +2001:db8::1 +0\.8 +21\.2 +1\.5K +moved$", moved)
+    assert re.search(r" 10\.1\.2\.3 +- +- +- +0 +not now: the VM does not read$", stalled)
+
+
+def test_a_move_of_today_is_told_with_its_second(daemons: Daemons) -> None:
+    now = time.time()
+    shown = daemons(console(1, "web01", moves=[a_move(when=now)])).ctl("status", "web01").stdout
+    assert time.strftime(" %H:%M:%S ", time.localtime(now)) in shown.splitlines()[-1]
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_moves_and_clients_fit_the_terminal(daemons: Daemons, terminals: Terminals, width: int) -> None:
+    client = {"id": 7, "kind": "telnet", "from": "10.0.0.9:4" * 4, "mode": "rw", "lag": 12, "since": 1}
+    daemon = daemons(console(1, "web01", moves=[a_move(), STALLED], clients=[client]))
+    lines = seen(daemon, terminals, width, "web01", NO_COLOR="1").split("\n")
+    assert [line for line in lines if len(line) > width] == []
+    assert sum("Not everything fits" in line for line in lines) == (2 if width == 60 else 0)
+
+
+def test_a_move_that_failed_is_coloured(daemons: Daemons, terminals: Terminals) -> None:
+    daemon = daemons(console(1, "web01", moves=[STALLED, a_move()]))
+    assert re.findall(r"\x1b\[33m +(\S+)", seen(daemon, terminals, 200, "web01")) == ["1970-01-01"]
+
+
+def a_certificate(days: float) -> dict[str, Any]:
+    return {
+        "sha1": ":".join(["AB"] * 20),
+        "sha256": ":".join(["CD"] * 32),
+        "not_after": int(time.time() + days * 86400 + 30),
+        "subject": f"CN={EVIL}",
+        "names": [],
+    }
+
+
+def test_the_certificate_is_told_with_its_thumbprints(daemons: Daemons) -> None:
+    shown = daemons(certificate=a_certificate(45)).ctl("status").stdout
+    assert re.search(
+        r"^Certificate: 45 days left \(until \d{4}-..-..\), CN=\\x1b]0;owned", shown, re.MULTILINE
+    )
+    assert "\n  SHA-1   " + ":".join(["AB"] * 20) + "\n" in shown
+    assert "\n  SHA-256 " + ":".join(["CD"] * 32) + "\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (31, "Certificate: 31 days left ("),
+        (29, "\x1b[33m29 days left\x1b[0m"),
+        (1, "\x1b[33m1 day left\x1b[0m"),
+        (0.5, "\x1b[33m12h00m left\x1b[0m"),
+        (-1, "\x1b[31mexpired\x1b[0m"),
+    ],
+)
+def test_a_certificate_that_ends_soon_is_a_warning(
+    daemons: Daemons, terminals: Terminals, days: float, told: str
+) -> None:
+    assert told in seen(daemons(certificate=a_certificate(days)), terminals, 80)
+
+
+def test_a_thumbprint_is_never_broken_within_a_byte(daemons: Daemons, terminals: Terminals) -> None:
+    lines = seen(daemons(certificate=a_certificate(90)), terminals, 60, NO_COLOR="1").splitlines()
+    pieces = [line.split()[-1] for line in lines if "CD:CD" in line]
+    assert "".join(pieces) == ":".join(["CD"] * 32)
+    assert [piece.strip(":").split(":") for piece in pieces] == [["CD"] * 16] * 2
+
+
+@pytest.mark.parametrize("certificate", [{}, {"certificate": None}])
+def test_without_a_certificate_nothing_is_said_of_one(daemons: Daemons, certificate: dict[str, Any]) -> None:
+    assert "Certificate" not in daemons(**certificate).ctl("status").stdout
+
+
+def test_connections_over_tls_are_counted_and_marked(daemons: Daemons) -> None:
+    shown = daemons(console(1, "web01", tls=True), console(2, "web02", tls=False)).ctl("status").stdout
+    assert "Consoles: 2 (2 connected, 0 waiting; 1 over TLS), clients: 0" in shown
+    assert [" 10.1.2.3:55555 tls " in line for line in shown.splitlines()[-2:]] == [True, False]
 
 
 def as_json(daemon: Daemon, *words: str) -> Any:
@@ -190,8 +315,13 @@ def test_json_of_one_console_has_that_alone(daemons: Daemons) -> None:
 
 def test_the_memory_of_very_many_workers_is_measured_on_request(daemons: Daemons) -> None:
     daemon = daemons(*(console(n, f"vm{n}") for n in range(51)))
-    assert {c["worker"]["uss"] for c in as_json(daemon)["consoles"]} == {None}
-    assert all(c["worker"]["uss"] for c in as_json(daemon, "--memory")["consoles"])
+    assert "measured with --memory" in daemon.ctl("status").stdout
+    assert "measured with --memory" not in daemon.ctl("status", "--memory").stdout
+
+
+def test_json_has_the_memory_of_every_worker_however_many_there_are(daemons: Daemons) -> None:
+    workers = [c["worker"] for c in as_json(daemons(*(console(n, f"vm{n}") for n in range(51))))["consoles"]]
+    assert all(worker["uss"] and worker["cpu"] is not None for worker in workers)
 
 
 def test_list_has_a_line_per_console_for_scripts(daemons: Daemons) -> None:

@@ -1,4 +1,4 @@
-"""What vspcctl status NAME shows: everything about one console, one fact a line.
+"""What vspcctl status NAME shows: everything about one console, one fact a line, then its clients and moves.
 
 Owns: the order and the headings of the facts.
 Never: shows a VM's words unescaped; leaves out a field that it does not know.
@@ -7,9 +7,10 @@ Never: shows a VM's words unescaped; leaves out a field that it does not know.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Callable, Optional
 
+from vspcd.core.address import host_of
 from vspcd.core.names import visible
 from vspcd.ctl import table
 from vspcd.ctl.status import Record, shown_name
@@ -22,27 +23,65 @@ HEADINGS = {
     "location_uuid": "Location UUID",
     "line": "Serial line",
     "peer": "VM's host",
+    "tls": "TLS",
     "log": "Log file",
 }
 TOLD_FIRST = frozenset({"name", "state", "since", "worker", "bytes_in", "bytes_out"})
-CLIENT_HEADINGS = ("ID", "KIND", "FROM", "MODE", "SINCE", "LAG")
+TABLES = frozenset({"clients", "moves"})
+CLIENT_COLUMNS = (
+    table.Column("ID", 1),
+    table.Column("KIND"),
+    table.Column("FROM"),
+    table.Column("MODE"),
+    table.Column("SINCE", 2),
+    table.Column("LAG"),
+)
+MOVE_COLUMNS = (
+    table.Column("WHEN"),
+    table.Column("FROM", 1),
+    table.Column("TO"),
+    table.Column("GOAHEAD ms", 2, right=True),
+    table.Column("TOTAL ms", 3, right=True),
+    table.Column("HELD", 4, right=True),
+    table.Column("OUTCOME", short=20),
+)
+MOVED = "moved"
+INDENT = "  "
 
 
-def lines(console: Record) -> Iterator[Line]:
-    """Its facts, then its clients."""
+def lines(console: Record, terminal: Optional[int]) -> Iterator[Line]:
+    """Its facts, then its clients and its moves; both tables are fitted into the terminal's width, if any."""
     now = time.time()
-    clients = console.get("clients") or []
+    clients, moves = console.get("clients") or [], console.get("moves") or []
     facts = {
         **_first_facts(console, now),
         **_other_facts(console, now),
         "Clients": str(len(clients) or "none"),
     }
     width = max(map(len, facts)) + 1
-    yield from (Line(f"{key + ':':{width}} {visible(text)}") for key, text in facts.items())
-    if clients:
-        columns = [table.Column(heading) for heading in CLIENT_HEADINGS]
-        rows = [_client(client, now) for client in clients]
-        yield from (Line("  " + row) for row in table.lay_out(columns, rows, None).lines)
+    yield from (_fact(key, text, width) for key, text in facts.items())
+    yield from _table(CLIENT_COLUMNS, [_client(client, now) for client in clients], terminal)
+    yield _fact("Moves", str(len(moves) or "none"), width)
+    failed = {at for at, move in enumerate(moves, 1) if move.get("outcome") != MOVED}
+    rows = [_move(move, now) for move in moves]
+    for at, line in enumerate(_table(MOVE_COLUMNS, rows, terminal)):
+        yield line._replace(colour="yellow") if at in failed else line
+
+
+def _fact(heading: str, text: str, width: int) -> Line:
+    return Line(f"{heading + ':':{width}} {visible(text)}")
+
+
+def _table(
+    columns: Sequence[table.Column], rows: Sequence[Sequence[str]], width: Optional[int]
+) -> Iterator[Line]:
+    """Heading and rows below a fact; nothing without rows."""
+    if not rows:
+        return
+    layout = table.lay_out(columns, rows, None if width is None else width - len(INDENT))
+    yield from (Line(INDENT + row) for row in layout.lines)
+    if not layout.complete:
+        yield Line(INDENT + "Not everything fits; all of it: --json.", "dim")
 
 
 def _first_facts(console: Record, now: float) -> dict[str, str]:
@@ -59,7 +98,7 @@ def _first_facts(console: Record, now: float) -> dict[str, str]:
 
 
 def _other_facts(console: Record, now: float) -> dict[str, str]:
-    others = {key: value for key, value in console.items() if key not in TOLD_FIRST and key != "clients"}
+    others = {key: value for key, value in console.items() if key not in TOLD_FIRST | TABLES}
     return {_heading(key): _value(key, value, now) for key, value in others.items()}
 
 
@@ -67,6 +106,25 @@ def _client(client: Record, now: float) -> tuple[str, ...]:
     facts = (visible(str(client.get(key, "-"))) for key in ("id", "kind", "from", "mode"))
     since = client.get("since")
     return (*facts, table.age(now - since) if since else "-", table.size(client.get("lag")))
+
+
+def _move(move: Record, now: float) -> tuple[str, ...]:
+    hosts = (visible(host_of(str(move.get(key) or ""))) or "-" for key in ("from", "to"))
+    goahead, whole = (_milliseconds(move.get(key)) for key in ("goahead_ms", "done_ms"))
+    held, outcome = table.size(move.get("held")), visible(str(move.get("outcome") or "-"))
+    return (_clock(move.get("when"), now), *hosts, goahead, whole, held, outcome)
+
+
+def _milliseconds(count: Any) -> str:
+    return f"{count:.1f}" if isinstance(count, (int, float)) else "-"
+
+
+def _clock(when: Any, now: float) -> str:
+    """The time of day, or the date as well when that was not today."""
+    if not isinstance(when, (int, float)):
+        return "-"
+    then, today = time.localtime(when), time.localtime(now)
+    return time.strftime("%H:%M:%S" if then[:3] == today[:3] else "%Y-%m-%d %H:%M", then)
 
 
 def _bytes(count: Any) -> str:
@@ -83,10 +141,14 @@ def _heading(key: str) -> str:
 def _value(key: str, value: Any, now: float) -> str:
     if value is None or value == "":
         return "-"
-    if key == "last_seen":
-        return table.moment(value, now)
+    if key in FORMS:
+        return FORMS[key](value, now)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
-        return line_settings(value) if key == "line" else ", ".join(f"{k} {v}" for k, v in value.items())
+        return ", ".join(f"{k} {v}" for k, v in value.items()) or "none"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
     return str(value)
 
 
@@ -99,3 +161,11 @@ def line_settings(line: Any) -> str:
     told += [f"flow {flow}"] if flow not in (None, "none") else []
     told += [table.words(signal) for signal in ("break_on", "dtr", "rts") if line.get(signal)]
     return visible(", ".join(told))
+
+
+FORMS: Mapping[str, Callable[[Any, float], str]] = {
+    "last_seen": table.moment,
+    "line": lambda value, _now: line_settings(value),
+    "not_logged": lambda value, _now: _bytes(value),
+}
+"""How the values of some fields are written."""

@@ -18,6 +18,10 @@ from vspcd.ctl.table import Line
 
 REFUSED_SHOWN = 5
 UNLOGGED_SHOWN = 5
+DAY = 86400
+DAYS_WARNED = 30
+"""Days before its end from which the certificate is shown as a warning."""
+THUMBPRINTS = {"sha1": "SHA-1", "sha256": "SHA-256"}
 
 COLUMNS = (
     table.Column("NAME"),
@@ -41,6 +45,7 @@ def lines(status: Record, width: Optional[int]) -> Iterator[Line]:
     """All lines; the table is fitted into ``width``, if there is one."""
     now = time.time()
     yield from _health(status)
+    yield from _certificate(status.get("certificate"), width, now)
     yield from _unlogged(status["consoles"])
     yield from _refused(status["refused"], now)
     yield Line("")
@@ -62,9 +67,41 @@ def _health(status: Record) -> Iterator[Line]:
         yield Line(f"{visible(kind).capitalize()} listens on: {shown or 'nothing'}", None if shown else "red")
     connected = sum(console["state"] == "connected" for console in consoles)
     clients = sum(len(console.get("clients") or ()) for console in consoles)
+    secured = sum(bool(console.get("tls")) for console in consoles)
     counts = f"{connected} connected, {len(consoles) - connected} waiting"
+    counts += f"; {secured} over TLS" if secured else ""
     yield Line(f"Consoles: {len(consoles)} ({counts}), clients: {clients}")
     yield from _totals(status.get("totals") or {})
+
+
+def _certificate(certificate: Optional[Record], width: Optional[int], now: float) -> Iterator[Line]:
+    """How long it is still valid, whom it names, and the thumbprints that VMs can pin."""
+    if certificate is None:
+        return
+    end = certificate["not_after"]
+    until = time.strftime("%Y-%m-%d", time.localtime(end))
+    left, colour = _left(end - now)
+    subject = visible(str(certificate.get("subject") or "-"))
+    yield Line(f"Certificate: {left} (until {until}), {subject}", colour, part=left)
+    for key, heading in THUMBPRINTS.items():
+        yield from _thumbprint(heading, visible(str(certificate.get(key) or "-")), width)
+
+
+def _left(seconds: float) -> tuple[str, Optional[str]]:
+    """How long it is still valid, and the colour of that."""
+    if seconds <= 0:
+        return "expired", "red"
+    days = int(seconds // DAY)
+    left = f"{days} day{'s' * (days != 1)} left" if days else f"{table.age(seconds)} left"
+    return left, "yellow" if days < DAYS_WARNED else None
+
+
+def _thumbprint(heading: str, text: str, width: Optional[int]) -> Iterator[Line]:
+    """In one piece if there is room, else in halves: a line must not end within a byte."""
+    half = (len(text) // 2 // 3 + 1) * 3
+    fits = width is None or len(text) + 10 <= width
+    for begin, piece in enumerate([text] if fits else [text[:half], text[half:]]):
+        yield Line(f"  {'' if begin else heading:7} {piece}")
 
 
 def _totals(totals: Record) -> Iterator[Line]:
@@ -123,7 +160,7 @@ def _row(console: Record, now: float) -> tuple[str, ...]:
         console["uuid"] + (f".{visible(console['label'])}" if console.get("label") else ""),
         visible(str(console["state"])),
         table.age(now - since) if since else "-",
-        visible(str(console.get("peer") or "-")),
+        visible(str(console.get("peer") or "-")) + (" tls" if console.get("tls") else ""),
         str(console.get("port") or "-"),
         str(len(console.get("clients") or ())),
         table.size(console.get("bytes_in")),

@@ -138,7 +138,8 @@ def rendered(line: Line, width: Optional[int], colours: bool) -> str:
     if line.colour is None or not colours:
         return text
     begin, end = f"\x1b[{COLOURS[line.colour]}m", "\x1b[0m"
-    return text.replace(line.part, begin + line.part + end, 1) if line.part else begin + text + end
+    whole = line.part is None or line.part not in text  # the part may have been wrapped
+    return begin + text + end if whole else text.replace(str(line.part), begin + str(line.part) + end, 1)
 
 
 def _wrapped(text: str, width: Optional[int]) -> str:
@@ -147,7 +148,7 @@ def _wrapped(text: str, width: Optional[int]) -> str:
     import textwrap
 
     indent = "    " if width > CELL_MINIMUM else ""
-    return "\n".join(textwrap.wrap(text, width, subsequent_indent=indent))
+    return "\n".join(textwrap.wrap(text, width, subsequent_indent=indent, break_on_hyphens=False))
 
 
 def size(count: Optional[float]) -> str:
