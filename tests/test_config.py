@@ -84,8 +84,8 @@ UNKNOWN = [
     ("replay=1", "no key is named 'replay'; did you mean clients.replay?"),
     ("prox=1", "no key is named 'prox'; did you mean proxy?"),
     ("log={kep: 1}", "no key is named 'log.kep'; did you mean log.keep?"),
-    ("zzz=1", "no key is named 'zzz'; the keys are listed in vspcd.yaml(5)"),
-    ("=1", "no key is named ''; the keys"),
+    ("zzz=1", "no key is named 'zzz'; conf/vspcd.yaml lists the keys"),
+    ("=1", "no key is named ''; conf/vspcd.yaml lists"),
     ("log.keep.more=1", "no key is named 'log.keep.more'; did you mean log.keep?"),
 ]
 
