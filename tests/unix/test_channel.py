@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 import pytest
 
-from tests.unix.turning import open_descriptors, settle, until
+from tests.unix.turning import occupy, open_descriptors, settle, until
 from vspcd.proto import control
 from vspcd.proto.errors import LocalError, PeerError
 from vspcd.unix import channel as channels
@@ -82,18 +82,6 @@ def fill_to_the_brim(sock: socket.socket) -> None:
             raw_send(sock, b'{"type":"filler"}')
         except BlockingIOError:
             return
-
-
-def occupy(room: int) -> list[int]:
-    """Use up the descriptors of this process, under its limit, but for some room."""
-    occupied = []
-    try:
-        while True:
-            occupied.append(os.dup(0))
-    except OSError:
-        for _ in range(room):
-            os.close(occupied.pop())
-    return occupied
 
 
 def test_a_message_arrives_as_it_was_sent(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:

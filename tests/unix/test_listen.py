@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unix.test_channel import occupy
-from tests.unix.turning import open_descriptors
+from tests.unix.turning import occupy, open_descriptors
 from vspcd.unix import listen
 
 NAME = "01234567-89ab-cdef-fedc-ba9800000000.sock"

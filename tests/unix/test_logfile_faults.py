@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.unix.logs import Folder, disk_full_at, no_descriptors
-from tests.unix.test_logfile import read_all, rename_away
+from tests.unix.test_logfile import read_all
+from tests.unix.test_logfile_places import rename_away
 from vspcd.core.indexfile import Index
 from vspcd.unix import logfile
 from vspcd.unix.logfile import LogFile

@@ -57,3 +57,15 @@ def leads_to(fd: int) -> str:
         return os.readlink(f"/proc/self/fd/{fd}")
     except OSError:
         return ""
+
+
+def occupy(room: int) -> list[int]:
+    """Use up the descriptors of this process, under its limit, but for some room."""
+    occupied = []
+    try:
+        while True:
+            occupied.append(os.dup(0))
+    except OSError:
+        for _ in range(room):
+            os.close(occupied.pop())
+    return occupied

@@ -1,0 +1,292 @@
+"""The supervisor against workers that die, lie, cross its messages and say nothing: it goes on, and nothing leaks."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stage import Stage, ended
+from tests.unix.turning import open_descriptors, turn
+from tests.workers.bench import UUID
+from vspcd import claims
+from vspcd import supervisor as supervisors
+from vspcd.proto.control import CLAIMING, LEAVING, OWNER
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    made = Stage(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def test_a_vm_that_is_alone_has_its_console(stage: Stage) -> None:
+    player, _ = stage.dial()
+    player.claims(name="web01")
+    stage.until(lambda: player.was_told("own"))
+    assert player.worker.state == OWNER
+    assert (stage.console.name, stage.admission.pending) == ("web01", 0)
+
+
+def test_a_second_connection_is_offered_to_the_owner_with_its_descriptor(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    assert len(owner.fds) == 1
+    assert second.worker.state == CLAIMING
+
+
+def test_when_the_owner_takes_it_the_claimant_may_go_and_the_old_connection_ends(stage: Stage) -> None:
+    owner, old = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    number = owner.was_told("leg")[0]["leg"]
+    assert stage.console.leg is not None
+    owner.says("disconnected", leg=stage.console.leg.number, reason="replaced")
+    owner.says("took", leg=number)
+    owner.says("connected", leg=number)
+    stage.until(lambda: second.was_told("handed"))
+    assert stage.console.leg is not None
+    assert stage.console.leg.number == number
+    assert ended(old)
+
+
+def test_a_refused_claimant_is_told_and_remembered(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, _ = stage.dial("192.0.2.9")
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    owner.says("rejected", leg=owner.was_told("leg")[0]["leg"], reason="an impostor")
+    stage.until(lambda: second.was_told("refuse"))
+    assert "an impostor" in stage.admission.refusals()[0]["reason"]
+
+
+# Deaths
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, 35, 64])
+def test_a_death_of_any_sort_while_negotiating_is_remembered_and_makes_room(
+    stage: Stage, number: int
+) -> None:
+    player, far = stage.dial()
+    stage.dies(player, number)
+    assert "while negotiating" in stage.admission.refusals()[0]["reason"]
+    assert stage.admission.pending == 0
+    assert ended(far)
+
+
+def test_a_worker_that_dies_before_it_is_connected_takes_its_vms_connection_with_it(stage: Stage) -> None:
+    player, far = stage.dial()
+    player.claims()
+    stage.until(lambda: player.was_told("own"))
+    stage.dies(player)
+    assert ended(far)
+    assert stage.console.worker is None
+
+
+def test_a_worker_that_dies_after_taking_a_connection_takes_both_with_it(stage: Stage) -> None:
+    owner, old = stage.owner()
+    second, new = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    owner.says("took", leg=owner.was_told("leg")[0]["leg"])
+    stage.dies(owner)
+    assert ended(old)
+    assert ended(new)
+
+
+def test_a_claim_that_waits_for_an_owner_that_dies_has_the_console(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    stage.dies(owner)
+    stage.until(lambda: second.was_told("own"))
+    assert stage.console.worker is second.worker
+
+
+def test_of_several_that_wait_the_first_has_the_console_and_the_others_are_offered_to_it(
+    stage: Stage,
+) -> None:
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    third, _ = stage.dial()
+    second.claims()
+    third.claims()
+    stage.dies(owner)
+    stage.until(lambda: second.was_told("own") and second.was_told("leg"))
+    assert stage.console.worker is second.worker
+
+
+def test_last_words_are_heard(stage: Stage) -> None:
+    player, _ = stage.dial()
+    player.channel.send({"type": "failed", "reason": "it is no VM"})
+    stage.dies(player)
+    assert [each["reason"] for each in stage.admission.refusals()] == ["it is no VM"]
+
+
+def test_a_claim_among_last_words_leaves_a_console_without_worker_or_connection(stage: Stage) -> None:
+    player, far = stage.dial()
+    player.channel.send({"type": "claim", "uuid": UUID, "label": "", "name": None, "session": {}})
+    stage.dies(player)
+    assert stage.console.worker is None
+    assert ended(far)
+    again, _ = stage.dial()
+    again.claims()
+    stage.until(lambda: again.was_told("own"))
+
+
+def test_deaths_leak_no_descriptor(stage: Stage) -> None:
+    def round_() -> None:
+        owner, old = stage.owner()
+        second, new = stage.dial()
+        second.claims()
+        stage.until(lambda: owner.was_told("leg"))
+        stage.dies(owner)
+        stage.until(lambda: second.was_told("own"))
+        stage.dies(second)
+        for far in (old, new):
+            far.close()
+
+    round_()
+    before = len(open_descriptors())
+    for _ in range(5):
+        round_()
+    assert len(open_descriptors()) == before
+
+
+# Words that cross each other
+
+
+def test_a_claimant_that_fails_while_it_is_judged_does_no_harm(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, new = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    second.says("failed", reason="it was reset")
+    stage.dies(second)
+    owner.says("rejected", leg=owner.was_told("leg")[0]["leg"], reason="too late")
+    assert ended(new)
+    assert stage.console.worker is owner.worker
+
+
+def test_a_claimant_that_fails_when_its_connection_was_taken_already_does_no_harm(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    owner.says("took", leg=owner.was_told("leg")[0]["leg"])
+    second.says("failed", reason="it was reset")
+    assert second.worker.state == LEAVING
+    assert stage.console.worker is owner.worker
+
+
+def test_a_claimant_that_fails_and_dies_before_the_owner_takes_its_connection(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    second, new = stage.dial()
+    second.claims()
+    stage.until(lambda: owner.was_told("leg"))
+    number = owner.was_told("leg")[0]["leg"]
+    second.says("failed", reason="it was reset")
+    stage.dies(second)
+    owner.says("took", leg=number)
+    owner.says("connected", leg=number)
+    owner.says("disconnected", leg=number, reason="it was reset")
+    assert ended(new)
+    assert stage.console.leg is None
+
+
+def test_an_owner_that_judges_nothing_is_replaced(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "JUDGED_WITHIN", 0.05)
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    stage.until(lambda: stage.killed(owner))
+    owner.close()
+    stage.reap(owner)
+    stage.until(lambda: second.was_told("own"))
+
+
+def test_a_worker_that_does_not_end_when_told_is_killed(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisors, "QUIT_WITHIN", 0.05)
+    owner, _ = stage.owner()
+    stage.supervisor.quit(owner.worker, "enough")
+    stage.until(lambda: stage.killed(owner))
+
+
+# Lies
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"type": "took", "leg": 999},
+        {"type": "rejected", "leg": 999, "reason": "x"},
+        {"type": "connected", "leg": 999},
+        {"type": "claim", "uuid": UUID, "label": "", "name": None, "session": {}},
+        {"type": "source", "peer": "192.0.2.7:1"},
+        {"type": "nonsense"},
+        {"type": "facts"},
+        {"type": "detached", "client": "1", "reason": "x"},
+    ],
+    ids=lambda lie: str(lie["type"]),
+)
+def test_an_owner_that_speaks_out_of_turn_is_killed_and_its_console_lives(
+    stage: Stage, lie: dict[str, Any]
+) -> None:
+    owner, _ = stage.owner()
+    owner.channel.send(lie)
+    stage.until(lambda: stage.killed(owner))
+    owner.close()
+    stage.reap(owner)
+    again, _ = stage.dial()
+    again.claims()
+    stage.until(lambda: again.was_told("own"))
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"uuid": "../../etc/passwd", "label": ""},
+        {"uuid": UUID.upper(), "label": ""},
+        {"uuid": UUID + "\n", "label": ""},
+        {"uuid": UUID, "label": "../x"},
+        {"uuid": UUID, "label": "x" * 33},
+        {"uuid": UUID, "label": "x\n"},
+    ],
+    ids=repr,
+)
+def test_a_claim_with_an_impossible_identity_is_the_end_of_its_worker(
+    stage: Stage, claim: dict[str, str]
+) -> None:
+    player, _ = stage.dial()
+    player.channel.send({"type": "claim", "name": None, "session": {}, **claim})
+    stage.until(lambda: stage.killed(player))
+    assert stage.table.consoles == {}
+
+
+@pytest.mark.parametrize("packet", [b"garbage", b"{}", b"[" * 1000, b""], ids=repr)
+def test_a_worker_that_sends_no_message_loses_its_channel_and_nothing_else_happens(
+    stage: Stage, packet: bytes
+) -> None:
+    owner, _ = stage.owner()
+    owner.channel.sock.send(packet)
+    for _ in range(5):
+        turn(stage.loop)
+    stage.dies(owner)
+    assert stage.console.worker is None
+
+
+def test_words_about_clients_that_are_not_there_are_harmless(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    owner.says("detached", client=12345, reason="x")
+    owner.says("client-kind", client=12345, kind="telnet")
+    owner.says("disconnected", leg=12345, reason="x")
+    assert not stage.killed(owner)
