@@ -10,11 +10,14 @@ import pytest
 
 PACKAGES = {
     "busybox": "busybox-static",
+    "haproxy": "haproxy",
     "inetutils-telnet": "inetutils-telnet",
     "nc": "netcat-openbsd",
+    "openssl": "openssl",
     "plink": "putty-tools",
     "qemu-system-x86_64": "qemu-system-x86",
     "socat": "socat",
+    "telnet-ssl": "telnet-ssl",
 }
 
 
