@@ -13,8 +13,8 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from tests.unix.test_process import status_of
-from tests.unix.turning import turn, until
+from tests.unix.test_process import status_of, wait_for
+from tests.unix.turning import leads_to, open_descriptors, turn, until
 from tests.workers.bench import UUID, tcp_pair
 from vspcd import config as configuration
 from vspcd import master as masters
@@ -73,15 +73,23 @@ class Cradle(Nursery):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.players: list[Player] = []
+        self._gate, self._opened = os.pipe()  # whatever becomes of us, those who wait at it end with us
 
     def worker(self, config: Config, state: str, leg: Optional[LegRecord] = None) -> Worker:
         ours, theirs = pair()
         page = self._arena.take()
         legs = {} if leg is None else {leg.number: leg}
-        pid = fork(signal.pause, set())
+        pid = fork(wait_for(self._gate), {self._gate})
         worker = Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
         self.players.append(Player(worker, theirs, self.loop))
         return worker
+
+    def close(self) -> None:
+        """Let go of what a nursery has for ever."""
+        for fd in (self._gate, self._opened, self._arena.fd, self._log_directory):
+            os.close(fd)
+        for fd in (self._sync_reader, self._sync_writer):
+            os.close(fd)
 
 
 class Stage:
@@ -172,6 +180,10 @@ class Stage:
         for sock in (*self._fars, *(sock for socks in self.master._listening.values() for sock in socks)):
             sock.close()
         self.loop.close()
+        self.cradle.close()
+        lock = next(fd for fd in open_descriptors() if leads_to(fd) == str(self.run / "vspcd.pid"))
+        for fd in (self.master._directory, self.master.log._fd, lock):
+            os.close(fd)
 
 
 def ended(far: socket.socket) -> bool:

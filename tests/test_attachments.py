@@ -7,7 +7,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
 import pytest
 
@@ -21,10 +21,22 @@ from vspcd.unix.page import MAX_CLIENTS
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    made = Stage(tmp_path, monkeypatch)
-    yield made
-    made.close()
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Stage]]:
+    """Sets a stage; settings as on the command line."""
+    made: list[Stage] = []
+
+    def make(*overrides: str) -> Stage:
+        made.append(Stage(tmp_path, monkeypatch, *overrides))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def stage(stages: Callable[..., Stage]) -> Stage:
+    return stages()
 
 
 # Clients
@@ -89,28 +101,26 @@ def test_an_idle_worker_goes_but_not_while_a_vm_is_on_its_way(stage: Stage) -> N
 # Admission
 
 
-def test_a_vm_that_is_not_welcome_gets_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stage = Stage(tmp_path, monkeypatch, "proxy.allow=[198.51.100.0/24]")
+def test_a_vm_that_is_not_welcome_gets_no_worker(stages: Callable[..., Stage]) -> None:
+    stage = stages("proxy.allow=[198.51.100.0/24]")
     near, far = tcp_pair()
     stage.claims.vm_connected(near, f"{HOST}:1")
     assert ended(far)
     assert stage.cradle.players == []
     assert "proxy.allow" in stage.admission.refusals()[0]["reason"]
     far.close()
-    stage.close()
 
 
 @pytest.mark.parametrize(
     "peer", ["", "nonsense", "192.0.2.7", "[::1]", "\x1b:1", "x" * 1000], ids=lambda peer: ascii(peer[:9])
 )
 def test_a_balancers_worker_that_names_no_address_is_the_end_of_it_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, peer: str
+    stages: Callable[..., Stage], peer: str
 ) -> None:
-    stage = Stage(tmp_path, monkeypatch, f"proxy.balancers=[{HOST}]", "proxy.allow=[198.51.100.0/24]")
+    stage = stages(f"proxy.balancers=[{HOST}]", "proxy.allow=[198.51.100.0/24]")
     player, _ = stage.dial()
     player.says("source", peer=peer)
     assert player.worker.state in (NEGOTIATING, LEAVING)
-    stage.close()
 
 
 def test_pending_vms_are_counted_down_however_they_end(stage: Stage) -> None:

@@ -90,6 +90,13 @@ class Half:
         self.keeper.stop()
         assert os.WEXITSTATUS(status_of(pid)) == 0
 
+    def close(self) -> None:
+        """Let go of what a nursery has for ever."""
+        self.loop.close()
+        nursery = self.nursery
+        for fd in (nursery._arena.fd, nursery._log_directory, nursery._sync_reader, nursery._sync_writer):
+            os.close(fd)
+
     def content(self) -> dict[str, Entry]:
         """What the file holds, once nobody has it open."""
         base = SqliteBackend(self.path)
@@ -107,7 +114,7 @@ def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Half]:
     if made.keeper.pid and not made.keeper._stopping:
         made.keeper.stop()
         status_of(made.keeper.pid)
-    made.loop.close()
+    made.close()
 
 
 def test_what_was_put_is_there_after_a_restart(half: Half, tmp_path: Path) -> None:
@@ -118,7 +125,7 @@ def test_what_was_put_is_there_after_a_restart(half: Half, tmp_path: Path) -> No
     again = Half(tmp_path)
     assert again.loaded == [entry(number) for number in range(3)]
     again.stop()
-    again.loop.close()
+    again.close()
 
 
 def test_an_acknowledged_change_survives_the_sudden_death_of_everything(half: Half) -> None:
@@ -151,7 +158,7 @@ def test_names_of_any_sort_fit_into_the_packets_both_ways(half: Half, tmp_path: 
     assert {each.name for each in again.loaded} == {name}
     assert len(again.loaded) == 300
     again.stop()
-    again.loop.close()
+    again.close()
 
 
 def test_only_the_last_word_about_a_console_counts(half: Half) -> None:

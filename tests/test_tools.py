@@ -244,7 +244,6 @@ def test_attaching_leaks_no_descriptor(stage: ToolStage) -> None:
     before = len(open_descriptors())
     for _ in range(20):
         tool.asks(type="attach", console=UUID)
-    numbers = [message["client"] for message in owner.was_told("client")]
     stage.until(lambda: len(owner.was_told("client")) == 20)
     numbers = [message["client"] for message in owner.was_told("client")]
     for number in numbers:
@@ -253,7 +252,7 @@ def test_attaching_leaks_no_descriptor(stage: ToolStage) -> None:
         os.close(fd)
     del owner.fds[-20:]
     tool.fds = []
-    assert len(open_descriptors()) == before
+    stage.until(lambda: len(open_descriptors()) == before)
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,8 @@ class Bench:
         for end in self._ends:
             end.close()
         self.loop.close()
-        os.close(self._directory)
+        for fd in (self._directory, self._arena.fd):
+            os.close(fd)
 
 
 def negotiated() -> Session:

@@ -11,7 +11,6 @@ from tests.workers.conftest import Benches
 from tests.workers.test_console import AGREES, EVERYTHING, console_bytes, negotiate
 from vspcd.proto import attach, telnet
 
-
 # Who speaks what
 
 
