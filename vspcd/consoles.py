@@ -48,6 +48,7 @@ class Consoles:
                 "connected": self._connected,
                 "closed": self._closed,
                 "disconnected": self._disconnected,
+                "session": self._session,
                 "facts": self._facts,
                 "moved": self._moved,
             }
@@ -81,11 +82,11 @@ class Consoles:
         self.keeper.put(console.entry(), open_now)
         self._loop.call_later(UNKNOWN_PORT_AFTER, late)
 
-    def own(self, worker: Worker, console: Console) -> None:
+    def own(self, worker: Worker, console: Console, resume: bool = False) -> None:
         """The console is this worker's."""
         worker.console, console.worker = console, worker
         facts = {"uuid": console.uuid, "label": console.label, "name": console.name}
-        self._supervisor.tell(worker, {"type": "own", "console": facts})
+        self._supervisor.tell(worker, {"type": "own", "console": facts, "resume": resume})
 
     def _connected(self, worker: Worker, message: Message) -> None:
         console, leg = worker.console, worker.legs.get(message["leg"])
@@ -95,6 +96,12 @@ class Consoles:
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
         self.keeper.put(console.entry())
+
+    def _session(self, worker: Worker, message: Message) -> None:
+        """The state of a VM's connection, for whoever may have to go on with it."""
+        leg = worker.legs.get(message["leg"])
+        if leg is not None:
+            leg.session = message["session"]
 
     def _closed(self, worker: Worker, message: Message) -> None:
         """A connection is over, the console's VM is not: it moves."""

@@ -33,10 +33,15 @@ class Nursery:
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._sync_reader, self._sync_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    def worker(self, config: Config, state: str, leg: Optional[LegRecord] = None) -> Worker:
-        """Fork a worker, with a new VM connection or without. Raises OSError or MemoryError when there is no room."""
+    def worker(
+        self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
+    ) -> Worker:
+        """Fork a worker, with a new VM connection or without; on the page of a dead one when it goes on for that.
+
+        Raises OSError or MemoryError when there is no room.
+        """
         ours, theirs = pair()
-        page = self._arena.take()
+        page = self._arena.take() if page is None else page
         start = Start(
             channel=theirs,
             arena=self._arena.fd,

@@ -50,12 +50,17 @@ class Supervisor:
         """Let these messages of workers be dealt with; each message has one handler."""
         self._handlers.update(handlers)
 
-    def spawn(self, state: str, leg: Optional[LegRecord] = None) -> Worker:
-        """Fork a worker, with a new VM connection or without. Raises NoRoom."""
+    def spawn(
+        self, state: str, leg: Optional[LegRecord] = None, instead_of: Optional[Worker] = None
+    ) -> Worker:
+        """Fork a worker, with a new VM connection, or to go on for a dead one. Raises NoRoom."""
+        page = None if instead_of is None else instead_of.page_number
         try:
-            worker = self._nursery.worker(self.config, state, leg)
+            worker = self._nursery.worker(self.config, state, leg, page)
         except (OSError, MemoryError) as error:
             raise NoRoom(f"no worker could be started: {error}") from None
+        if instead_of is not None:
+            instead_of.replaced = True
         self.table.workers[worker.pid] = worker
         worker.channel.serve(
             self._loop,
@@ -134,7 +139,8 @@ class Supervisor:
         if timer is not None:
             timer.cancel()
         self.died(worker, how)
-        self._nursery.buried(worker)
+        if not worker.replaced:
+            self._nursery.buried(worker)
         if not self.table.workers and self._when_empty is not None:
             self._when_empty()
         return True

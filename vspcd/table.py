@@ -29,6 +29,7 @@ class LegRecord:
     parked: socket.socket
     since: float
     secured: bool = False
+    session: Optional[dict[str, Any]] = None  # for a worker that goes on for a dead one
 
 
 @dataclass
@@ -41,6 +42,7 @@ class ClientRecord:
     mode: str
     parked: socket.socket
     since: float
+    terminal: Optional[dict[str, Any]] = None
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Worker:
     legs: dict[int, LegRecord] = field(default_factory=dict)
     console: Optional[Console] = None
     quitting: bool = False
+    replaced: bool = False  # another one goes on with its page
 
     @property
     def only_leg(self) -> Optional[LegRecord]:
@@ -82,6 +85,11 @@ class Console:
     unix: Optional[socket.socket] = None
     acceptors: list[Acceptor] = field(default_factory=list)
     moves: list[dict[str, Any]] = field(default_factory=list)
+    deaths: int = 0  # of workers, without a byte of progress in between
+    died_at: tuple[int, int] = (
+        0,
+        0,
+    )  # how far the last one was with the VM's bytes and with those for the VM
     earlier_in: int = 0
     earlier_out: int = 0
 

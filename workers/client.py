@@ -8,16 +8,14 @@ Never: queues console bytes, decides what it may see or type, blocks.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
-import sys
-import termios
-from typing import NamedTuple, Optional, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 from vspcd.proto import attach, telnet
 from vspcd.proto.errors import PeerError
 from vspcd.proto.terminal import Break, Input, Terminal
+from vspcd.unix import tcpinfo
 from vspcd.unix.page import Page
 
 INPUT_LIMIT = 2 * telnet.SUBNEGOTIATION_LIMIT  # a peek this long holds a whole token, or a fault
@@ -65,22 +63,62 @@ class Client:
         self.announce_live = kind == ATTACH
         self.terminal = Terminal() if kind == TELNET else None
         self.decided = kind != TELNET
+        self.told_terminal: Optional[dict[str, object]] = None
         self.told_coded: Optional[bool] = None  # what the master knows of its coding
         self._inbox = bytearray()
         self._low_water = 1
-        self._words = page.words
-        self._slot = page.take_client_slot(number)
-        self.cursor = cursor
-        self.note_cursor()
+        self.counted = (
+            sock.family != socket.AF_UNIX
+        )  # TCP counts what was given and consumed, Unix sockets do not
+        self._half = False
+        self._given = tcpinfo.given(sock) if self.counted else 0
+        self._page = page
+        slot = page.slot_of(number)
+        self._slot = page.take_client_slot(number) if slot is None else slot
+        self.cursor = cursor if slot is None else page.client(slot).cursor
+        if slot is None:
+            self.note()
 
     @property
     def coded(self) -> bool:
         """Whether console bytes reach it in another form than they have."""
         return self.kind == ATTACH or (self.terminal is not None and self.terminal.kind == TELNET)
 
-    def note_cursor(self) -> None:
-        """Show the cursor to the master."""
-        self._words[self._slot + 1] = self.cursor
+    def note(self) -> None:
+        """Note how far it is, for the master, and for the process that may have to go on here."""
+        self._page.put_client(self._slot, self.cursor, self._half, self._given, len(self.out))
+
+    def resume(self, read: Callable[[int, int], Optional[bytes]]) -> None:
+        """Go on where a dead worker was; ``read(position, size)`` reads the journal.
+
+        What the kernel was given since the last note is first what waited then, and after that console bytes.
+        """
+        noted = self._page.client(self._slot)
+        self.cursor, self._half = noted.cursor, False
+        if noted.half:
+            self.out += b"\xff"
+        more = tcpinfo.given(self.sock) - noted.given if self.counted else 0
+        if noted.half and more:
+            self.out.clear()
+        more = max(0, more - noted.waiting)
+        while more:
+            data = read(self.cursor, CHUNK)
+            if not data:
+                break
+            whole, half = telnet.escaped_prefix(data, more) if self.coded else (min(more, len(data)), False)
+            more -= len(telnet.escape(data[:whole])) + half if self.coded else whole
+            self.cursor += whole + half
+            if half:
+                self.out += b"\xff"
+        self._given = tcpinfo.given(self.sock) if self.counted else noted.given
+        self.note()
+
+    def consumed(self) -> int:
+        """Bytes that were ever read from it, if its socket counts them."""
+        try:
+            return tcpinfo.consumed(self.sock) if self.counted else 0
+        except OSError:
+            return 0
 
     # Output.
 
@@ -94,7 +132,7 @@ class Client:
             return self._put_telnet(bytes(data))
         sent = self._send(data)
         self.cursor += sent
-        self.note_cursor()
+        self.note()
         return sent == len(data)
 
     def _put_telnet(self, data: bytes) -> bool:
@@ -107,7 +145,8 @@ class Client:
             self.cursor += whole + half
             if half:
                 self.out += b"\xff"
-        self.note_cursor()
+                self._half = True
+        self.note()
         return sent == len(wire)
 
     def _put_frames(self, data: Data) -> bool:
@@ -118,7 +157,7 @@ class Client:
             if sent:
                 self.cursor += len(piece)
                 self.out += wire[sent:]
-                self.note_cursor()
+                self.note()
             if sent < len(wire):
                 return False
         return True
@@ -130,6 +169,8 @@ class Client:
             if not sent:
                 return False
             del self.out[:sent]
+            self._half = False
+            self.note()
         return True
 
     def _send(self, data: Union[Data, bytearray]) -> int:
@@ -139,7 +180,7 @@ class Client:
             return 0
         except OSError as error:
             raise ClientGone(os.strerror(error.errno or 0)) from None
-        self._words[self._slot + 2] += sent
+        self._given += sent
         return sent
 
     def notice(self, text: str) -> None:
@@ -172,6 +213,7 @@ class Client:
     def _announce(self, wire: bytes) -> None:
         if len(self.out) <= NOTICE_LIMIT + CHUNK:
             self.out += wire
+            self.note()
 
     # Input.
 
@@ -195,7 +237,7 @@ class Client:
         if self.terminal is None:
             return Typed(telnet.escape(data), len(data))
         items = self.terminal.receive(data)
-        self.out += self.terminal.take_output()
+        self.answer(self.terminal.take_output())
         if len(self.out) > OUT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         size = items[-1][1] if items else 0
@@ -203,6 +245,12 @@ class Client:
             raise InputEnded
         self._sleep_until(len(data) - size + 1 if not last else 1)
         return Typed(b"".join(_wire(item) for item, _ in items), size) if size else None
+
+    def answer(self, wire: bytes) -> None:
+        """Queue telnet's own words."""
+        if wire:
+            self.out += wire
+            self.note()
 
     def _sleep_until(self, low_water: int) -> None:
         """Half an escape is no reason to wake up: wait for more."""
@@ -230,7 +278,7 @@ class Client:
     def unread(self) -> int:
         """Bytes that it has typed and that nobody has read."""
         try:
-            return int.from_bytes(fcntl.ioctl(self.sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+            return tcpinfo.unread(self.sock)
         except OSError:
             return 0
 
@@ -242,7 +290,6 @@ class Client:
                 left -= len(self.sock.recv(left, socket.MSG_DONTWAIT)) or left
         except OSError:
             pass  # it was reset, and with it went what was read already
-        self._words[self._slot + 3] += len(typed.wire)
 
     # The end.
 
@@ -253,7 +300,7 @@ class Client:
         except OSError:
             pass
         self.sock.close()
-        self._words[self._slot] = 0
+        self._page.words[self._slot] = 0
 
 
 def _wire(item: Optional[Input]) -> bytes:

@@ -47,6 +47,9 @@ class Handlers(Protocol):
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
 
+    def changed(self, connection: Connection) -> None:
+        """The session is in another state than before, and what was seen is about to be consumed."""
+
     def turn_over(self, connection: Connection) -> None:
         """What was seen is dealt with and consumed. May raise LegGone and PeerError."""
 
@@ -68,6 +71,7 @@ class Connection:
         self.closed = False
         self.silent = True
         self.declined = False  # it has said that it does not speak VMware's extension
+        self._talked = False
         self._more = False  # the turn ended before all that was whole had been dealt with
         self._view = room.view
 
@@ -115,6 +119,8 @@ class Connection:
         if self.closed:
             return
         self.send_replies()
+        if self._talked:
+            self.handlers.changed(self)
         self.leg.consume(size, self._view)
         if self.paused or (self._more and size < seen):
             self.leg.sleep_until(1)  # what is left may well be whole
@@ -127,12 +133,12 @@ class Connection:
     def _hand_on(self, seen: int) -> int:
         """Deal with the complete part of what was seen: its size."""
         if _IAC.search(self._view, 0, seen) is None:
-            self._more = False
+            self._more = self._talked = False
             self.handlers.data(self, self._view[:seen])
             return seen
         seen_bytes = bytes(self._view[:seen])
         size = messages = 0
-        self._more = False
+        self._more = self._talked = False
         while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes):
             begin = size
             for token, end in found:
@@ -150,6 +156,7 @@ class Connection:
 
     def _protocol(self, token: telnet.Negotiation | telnet.Command | telnet.Subnegotiation) -> None:
         self.declined = self.declined or token == NO_EXTENSION
+        self._talked = True
         for event in self.session.receive(token):
             if not self.closed:
                 self.handlers.event(self, event)

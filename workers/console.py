@@ -15,11 +15,12 @@ from typing import Any, Callable, Optional
 
 from vspcd.core import names
 from vspcd.core.journal import Buffer
+from vspcd.proto.terminal import Terminal
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.byname import ByName
-from vspcd.unix.logfile import LogFile, LogSettings
+from vspcd.unix.logfile import LogFile, LogSettings, Place
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
-from vspcd.unix.page import BYTES_IN, HEAD, NOT_LOGGED
+from vspcd.unix.page import BYTES_IN, HEAD, LOG_PLACE, NOT_LOGGED, READ_UP_TO, TYPED_FROM
 from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
 from workers.keyboard import Keyboard
 from workers.leg import Leg, LegGone
@@ -53,6 +54,7 @@ class Console:
         console: dict[str, Any],
         leg_broke: Callable[[str], None],
         alone: Callable[[], None],
+        resume: bool = False,
     ) -> None:
         self.shell = shell
         self.uuid: str = console["uuid"]
@@ -63,20 +65,47 @@ class Console:
         self._alone = alone
         self._by_name = ByName(shell.log_directory)
         self.journal = LogFile(
-            shell.log_directory, self.id, log_settings(shell.settings), shell.changed, self._log_trouble
+            shell.log_directory,
+            self.id,
+            log_settings(shell.settings),
+            shell.changed,
+            self._log_trouble,
+            lambda inode, base: shell.page.put_pair(LOG_PLACE, inode, base),
+            resume=Place(*shell.page.pair(LOG_PLACE), shell.page.pair(READ_UP_TO)[1]) if resume else None,
         )
+        self._logged_already = 0
         self.clients: dict[int, Client] = {}
         self._live: list[Client] = []
         self._behind: set[Client] = set()
-        self.keyboard = Keyboard(self._listen, self._ended, self.detach)
-        shell.page.words[HEAD] = self.journal.head
-        self.journal.event("started", {"name": self.name})
+        self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach)
+        if resume:
+            self._resume()
+        shell.page.words[HEAD] = self.journal.head - self._logged_already
+        self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()
 
     # What the VM says.
 
+    def _resume(self) -> None:
+        """A dead worker had logged more than it had consumed: the VM's connection will say that part again."""
+        _, head = self.shell.page.pair(READ_UP_TO)
+        if self.journal.settings.enabled:
+            self._logged_already = max(0, self.journal.head - head)
+        else:
+            self.journal.tail.head = head
+
+    def _not_logged_yet(self, data: Buffer) -> Buffer:
+        known = min(self._logged_already, len(data))
+        self._logged_already -= known
+        self.shell.page.words[HEAD] = self.journal.head - self._logged_already
+        return memoryview(data)[known:]
+
     def said(self, data: Buffer) -> None:
         """The VM has said this: into the journal, then to every client."""
+        if self._logged_already:
+            data = self._not_logged_yet(data)
+        if not data:
+            return
         base = self.journal.head
         self.journal.append(data)
         words = self.shell.page.words
@@ -93,8 +122,10 @@ class Console:
     def _send_live(self, data: Buffer) -> None:
         view = memoryview(data)
         for client in tuple(self._live):
+            ahead = client.cursor - (self.journal.head - len(view))
             try:
-                if not client.put(view):
+                # Without a log, a client can have seen more than a worker that goes on for a dead one knows of.
+                if ahead < len(view) and not client.put(view[ahead:] if ahead else view):
                     self._fell_behind(client)
             except ClientGone as gone:
                 self.detach(client, str(gone))
@@ -119,7 +150,7 @@ class Console:
     def _skip(self, client: Client, position: int) -> None:
         size = position - client.cursor
         client.cursor = position
-        client.note_cursor()
+        client.note()
         client.skipped(size)
         self.journal.event("skipped", {"client": client.origin, "bytes": size})
         self.shell.log.warning("client-skipped", console=self.id, client=client.origin, bytes=size)
@@ -181,6 +212,38 @@ class Console:
             self._rewind(client, message["replay"])
         self._begin(client)
 
+    def resume_client(self, message: dict[str, Any], fd: int, typist: Optional[int], typed: int) -> None:
+        """A client of a dead worker: it goes on where it was. ``typed`` of its batch is with the VM already."""
+        client = Client(
+            message["client"],
+            TELNET if message["kind"] == RAW and message["terminal"] is not None else message["kind"],
+            socket_of(fd),
+            message["from"],
+            message["mode"],
+            self.journal.head,
+            self.shell.page,
+        )
+        client.announce_live = False
+        if message["terminal"] is not None:
+            client.terminal = Terminal.restore(message["terminal"])
+            client.decided = client.terminal.kind != "undecided" or message["kind"] == RAW
+            client.told_coded = client.coded
+        self.journal.reach(client.cursor)
+        client.resume(self.journal.read)
+        self.clients[client.number] = client
+        self.shell.loop.watch(
+            client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
+        )
+        if client.number == typist and not self._batch_was_consumed(client):
+            self.keyboard.resume(client.number, typed)
+        if client.decided:
+            self._begin(client)
+        else:
+            self._offer(client)
+
+    def _batch_was_consumed(self, client: Client) -> bool:
+        return client.counted and client.consumed() > self.shell.page.words[TYPED_FROM]
+
     def _begin(self, client: Client) -> None:
         """From now on it gets what the VM says."""
         self._behind.add(client)
@@ -193,13 +256,13 @@ class Console:
         if seen:
             cut = seen.find(b"\n") + 1 if begin else 0
             client.cursor = begin + (cut if cut < len(seen) else 0)
-            client.note_cursor()
+            client.note()
 
     def _offer(self, client: Client) -> None:
         terminal = client.terminal
         if client.number in self.clients and terminal is not None and terminal.kind == "undecided":
             terminal.offer()
-            client.out += terminal.take_output()
+            client.answer(terminal.take_output())
             self._flush(client)
             self.shell.loop.call_later(DECIDE_AFTER, lambda: self._decided(client))
 
@@ -278,10 +341,16 @@ class Console:
             self._leg_broke(str(gone))
         terminal = client.terminal
         if terminal is not None and client.number in self.clients:
+            self._tell_terminal(client, terminal.snapshot())
             if terminal.kind != "undecided":
                 self._decided(client)
             if client.out:
                 self._flush(client)
+
+    def _tell_terminal(self, client: Client, state: dict[str, Any]) -> None:
+        if state != client.told_terminal:
+            client.told_terminal = state
+            self.shell.tell("terminal", client=client.number, state=state)
 
     def _flush(self, client: Client) -> None:
         """Send what waits for it beside the journal."""

@@ -7,24 +7,19 @@ Never: disturbs the console; the VM sees a NOP, its clients see nothing.
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
-import sys
-import termios
 import time
 from typing import Callable, NamedTuple
 
 from vspcd.core.identity import PROBE_SECONDS
 from vspcd.proto import telnet
+from vspcd.unix import tcpinfo
 from vspcd.unix.loop import Loop
-from vspcd.unix.page import Page
 from workers.leg import Leg, LegGone
 
 LOOK_EVERY = 0.05
 HELPER_MARGIN = 1.0
 MARGIN = 0.01  # the kernel counts in milliseconds of its own clock
-_LAST_ACK_MS = 56  # offset of tcpi_last_ack_recv in struct tcp_info (linux/tcp.h)
 
 
 class Newcomer(NamedTuple):
@@ -36,9 +31,9 @@ class Newcomer(NamedTuple):
     secured: bool
     fd: int
 
-    def leg(self, page: Page) -> Leg:
+    def leg(self) -> Leg:
         """Its connection, ours from now on."""
-        return Leg(self.number, socket.socket(fileno=self.fd), self.peer, page, self.secured)
+        return Leg(self.number, socket.socket(fileno=self.fd), self.peer, self.secured)
 
 
 class Contest:
@@ -89,23 +84,7 @@ def answered(sock: socket.socket, elapsed: float) -> bool:
     All is acknowledged, or, when the VM does not read and the probe waits behind other bytes, an acknowledgement of
     the kernel's own probes has come since.
     """
-    return unacknowledged(sock) == 0 or last_acknowledged(sock) < elapsed - MARGIN
-
-
-def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the other host has not acknowledged, sent or not; -1 when the connection is gone."""
     try:
-        raw = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        return tcpinfo.unacknowledged(sock) == 0 or tcpinfo.last_acknowledged(sock) < elapsed - MARGIN
     except OSError:
-        return -1
-    return int.from_bytes(raw, sys.byteorder)
-
-
-def last_acknowledged(sock: socket.socket) -> float:
-    """Seconds since the other host last acknowledged anything; infinity when the connection is gone."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
-    except OSError:
-        return float("inf")
-    (milliseconds,) = struct.unpack_from("I", info, _LAST_ACK_MS)
-    return float(milliseconds) / 1000
+        return False  # the connection is gone

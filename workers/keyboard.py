@@ -13,6 +13,7 @@ from collections import deque
 from typing import Callable, Optional
 
 from vspcd.proto.errors import PeerError
+from vspcd.unix.page import TYPED_FROM, TYPIST, Page
 from workers.client import Client, ClientGone, InputEnded, Typed
 from workers.leg import Leg, LegGone
 
@@ -24,10 +25,10 @@ class Batch:
 
     __slots__ = ("client", "sent", "typed")
 
-    def __init__(self, client: Client, typed: Typed) -> None:
+    def __init__(self, client: Client, typed: Typed, sent: int = 0) -> None:
         self.client: Optional[Client] = client
         self.typed = typed
-        self.sent = 0
+        self.sent = min(sent, len(typed.wire))
 
 
 class Keyboard:
@@ -36,10 +37,13 @@ class Keyboard:
 
     def __init__(
         self,
+        page: Page,
         listen: Callable[[Client, bool], None],
         ended: Callable[[Client], None],
         lost: Callable[[Client, str], None],
     ) -> None:
+        self._page = page
+        self._already_typed: dict[int, int] = {}
         self._listen = listen
         self._ended = ended
         self._lost = lost
@@ -58,6 +62,10 @@ class Keyboard:
     def connected(self) -> bool:
         """Whether there is a leg to type to."""
         return self._leg is not None
+
+    def resume(self, client: int, typed: int) -> None:
+        """A worker that died had given the VM the first bytes of what this client has typed."""
+        self._already_typed[client] = typed
 
     def connect(self, leg: Optional[Leg]) -> None:
         """Type to this leg from now on; None holds everything until there is one."""
@@ -94,7 +102,7 @@ class Keyboard:
         if client.mode == "ro" or not typed.wire:
             client.done(typed)
             return
-        batch = Batch(client, typed)
+        batch = Batch(client, typed, self._already_typed.pop(client.number, 0))
         self._waiting.append(batch)
         if self._batch is None and len(self._waiting) == 1:
             try:
@@ -117,7 +125,19 @@ class Keyboard:
     def pump(self) -> None:
         """Go on: there is room, or a leg, or the hold is over. Raises LegGone."""
         while self._push() and self._waiting and not (self._held or self._finishing):
-            self._batch = self._waiting.popleft()
+            self._begin(self._waiting.popleft())
+
+    def _begin(self, batch: Batch) -> None:
+        """Note whose batch it is before its first byte is out."""
+        client = batch.client
+        words = self._page.words
+        words[TYPIST] = 0
+        if self._leg is not None:
+            self._leg.begin_batch(batch.sent)
+        if client is not None:
+            words[TYPED_FROM] = client.consumed()
+            words[TYPIST] = client.number
+        self._batch = batch
 
     def _push(self) -> bool:
         """Send replies first, then the batch; whether the way is free. Raises LegGone."""
@@ -136,15 +156,20 @@ class Keyboard:
             return True
         wire = batch.typed.wire
         if batch.sent < len(wire):
-            batch.sent += leg.send(memoryview(wire)[batch.sent :])
+            number = 0 if batch.client is None else batch.client.number
+            batch.sent += leg.send(memoryview(wire)[batch.sent :], number)
         if batch.sent < len(wire):
             self._finish_escape(leg, batch)
             return False
         self._batch = None
         if batch.client is not None:
+            if not batch.client.counted:
+                # Nobody could tell whether these bytes were consumed: sooner type them twice than never.
+                self._page.words[TYPIST] = 0
             batch.client.done(batch.typed)
             if not batch.client.heard:
                 self._listen(batch.client, True)
+        self._page.words[TYPIST] = 0
         return True
 
     def _finish_escape(self, leg: Leg, batch: Batch) -> None:
@@ -154,7 +179,7 @@ class Keyboard:
         while at - run > 0 and wire[at - run - 1] == IAC:
             run += 1
         if run % 2:
-            leg.out += wire[at : at + 1]
+            leg.half = wire[at : at + 1]
             batch.sent += 1
 
     def left(self, client: Client) -> None:

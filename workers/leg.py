@@ -18,8 +18,9 @@ import socket
 from typing import Optional
 
 from vspcd.proto.errors import PeerError
+from vspcd.unix import tcpinfo
 from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
-from vspcd.unix.page import BYTES_OUT, WIRE_IN, WIRE_OUT, Page
+from vspcd.unix.page import BYTES_OUT, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
 
 OUT_LIMIT = 65536
 NO_DATA = -1
@@ -35,9 +36,7 @@ class LegGone(Exception):
 class Leg:
     """One VM connection. ``number`` is the master's name for it, ``peer`` the far end as ``host:port``."""
 
-    def __init__(
-        self, number: int, sock: socket.socket, peer: str, page: Page, secured: bool = False
-    ) -> None:
+    def __init__(self, number: int, sock: socket.socket, peer: str, secured: bool = False) -> None:
         sock.setblocking(False)
         self.number = number
         self.sock = sock
@@ -45,13 +44,25 @@ class Leg:
         self.secured = secured  # the far end is a TLS helper of ours
         self.out = bytearray()
         self.taken = 0  # bytes consumed
-        self._page = page
+        self.given = 0  # bytes given, by the kernel's count
+        self.half = b""  # the other half of an escape that was cut: it goes before anything else
+        self._typist = 0
+        self.typed = 0  # those of them that belong to the batch on its way
+        self.already_out = 0  # replies that a dead worker has sent and that will be made again
+        self._page: Optional[Page] = None
         self._loop: Optional[Loop] = None
         self._reading = True
         self._blocked = False
         self._low_water = 0
         self.sleep_until(1)  # another process may have left another mark on the socket
-        page.words[WIRE_IN] = page.words[WIRE_OUT] = 0
+
+    def keep_books(self, page: Page) -> None:
+        """The console is fed from here: note each step, so that another process can go on after any of them."""
+        self._page = page
+        self.taken, self.given = tcpinfo.consumed(self.sock), tcpinfo.given(self.sock)
+        page.words[INTENT] = 0
+        page.put_pair(SENT_UP_TO, self.given, self.typed)
+        page.put_pair(READ_UP_TO, self.taken, page.words[HEAD])
 
     # Events.
 
@@ -101,10 +112,17 @@ class Leg:
         With MSG_TRUNC the kernel discards without copying: ``buffer`` only lends its length.
         """
         self.taken += size
-        self._page.words[WIRE_IN] += size
+        if self._page is not None:
+            self._page.put_pair(READ_UP_TO, self.taken, self._page.words[HEAD])
         left = size
         while left:
             left -= self.sock.recv_into(buffer, left, DISCARD)
+
+    def discard(self, size: int, buffer: memoryview) -> None:
+        """A worker that died had dealt with these bytes and not yet consumed them."""
+        left = size
+        while left > 0:
+            left -= self.sock.recv_into(buffer, min(left, len(buffer)), DISCARD)
 
     def sleep_until(self, low_water: int) -> None:
         """Do not wake up before this many bytes are there: the ones seen are half a message."""
@@ -114,18 +132,37 @@ class Leg:
 
     # Writing.
 
-    def send(self, data: bytes | memoryview) -> int:
-        """Give the VM console bytes in wire form: how many the kernel took. Raises LegGone."""
+    def send(self, data: bytes | memoryview, client: int) -> int:
+        """Give the VM what a client typed, in wire form: how many bytes the kernel took. Raises LegGone."""
+        sent = self._send(data, client)
+        self.typed += sent
+        self._note_sent()
+        if self._page is not None:
+            self._page.words[BYTES_OUT] += sent
+        return sent
+
+    def _send(self, data: bytes | bytearray | memoryview, client: int) -> int:
+        if client:
+            self._typist = client
+        if self._page is not None:
+            self._page.words[INTENT] = client
         try:
             sent = self.sock.send(data, SEND)
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
             raise LegGone(os.strerror(error.errno or 0)) from None
-        words = self._page.words
-        words[WIRE_OUT] += sent
-        words[BYTES_OUT] += sent
+        self.given += sent
         return sent
+
+    def _note_sent(self) -> None:
+        if self._page is not None:
+            self._page.put_pair(SENT_UP_TO, self.given, self.typed)
+
+    def begin_batch(self, typed: int) -> None:
+        """What is sent from now on belongs to another batch, of which ``typed`` bytes are out already."""
+        self.typed = typed
+        self._note_sent()
 
     def reply(self, data: bytes) -> None:
         """Queue a protocol reply; ``flush`` sends it. PeerError when the VM asks without ever reading answers."""
@@ -135,14 +172,19 @@ class Leg:
 
     def flush(self) -> bool:
         """Send the replies that wait; whether none waits any more. Raises LegGone."""
-        while self.out:
-            try:
-                sent = self.sock.send(self.out, SEND)
-            except (BlockingIOError, InterruptedError):
+        if self.half:
+            if not self.send(self.half, self._typist):
                 return False
-            except OSError as error:
-                raise LegGone(os.strerror(error.errno or 0)) from None
-            self._page.words[WIRE_OUT] += sent
+            self.half = b""
+        if self.already_out:
+            skip = min(self.already_out, len(self.out))
+            self.already_out -= skip
+            del self.out[:skip]
+        while self.out:
+            sent = self._send(self.out, 0)
+            if not sent:
+                return False
+            self._note_sent()
             del self.out[:sent]
         return True
 

@@ -34,6 +34,7 @@ PLAIN_WORDS_AFTER = 4.0
 LAST_WORDS = 1.0
 EARLY_LIMIT = 8192
 UNSENT_LIMIT = 8192
+TLS_HANDSHAKE = 0x16
 SHOWN = 100  # characters of what a VM asked for
 NOT_FOR_YOU = (
     b"\r\nvspcd: this port is for the virtual serial ports of VMware VMs (telnet with VMware's extension).\r\n"
@@ -99,6 +100,9 @@ class Negotiation:
 
     def data(self, connection: Connection, data: Buffer) -> None:
         """Console bytes before the console is known: kept, a bounded number, when it is a VM that sends them."""
+        if not self._heard_text and not connection.session.extension and data[0] == TLS_HANDSHAKE:
+            self.fail("it speaks TLS, and there is no tls.certificate (or tls.mode is off)")
+            return
         self._heard_text = True
         if connection.session.extension:
             if len(self.early) + len(data) > EARLY_LIMIT:
@@ -177,6 +181,9 @@ class Negotiation:
             "early": self.early.hex(),
         }
 
+    def changed(self, connection: Connection) -> None:
+        """Nobody else goes on from here."""
+
     def room(self, connection: Connection) -> None:
         """Send the replies that wait."""
         connection.leg.want_room(not (self._claimed or connection.leg.flush()))
@@ -230,6 +237,9 @@ class Discard:
 
     def event(self, connection: Connection, event: Event) -> None:
         """Too late."""
+
+    def changed(self, connection: Connection) -> None:
+        """Nobody else goes on from here."""
 
     def turn_over(self, connection: Connection) -> None:
         """Nothing to do."""

@@ -13,7 +13,8 @@ from typing import Callable
 
 from vspcd.core.identity import PROBE_SECONDS
 from vspcd.unix.loop import Loop
-from workers.contest import LOOK_EVERY, MARGIN, last_acknowledged, unacknowledged
+from vspcd.unix.tcpinfo import last_acknowledged, unacknowledged
+from workers.contest import LOOK_EVERY, MARGIN
 from workers.tls_leg import TlsLeg
 
 _CLOSED = 7  # TCP_CLOSE, in the first byte of struct tcp_info (linux/tcp.h)

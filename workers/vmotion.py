@@ -25,10 +25,11 @@ from vspcd.proto.vmware_codes import (
     VmotionComplete,
     VmotionPeer,
 )
+from vspcd.unix import tcpinfo
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
-from workers.contest import Newcomer, unacknowledged
-from workers.leg import LegGone
+from workers.contest import Newcomer
+from workers.leg import Leg, LegGone
 
 if TYPE_CHECKING:
     from workers.vmware import VmwareWorker
@@ -98,7 +99,7 @@ class Vmotion:
             return
         connection = self._source()
         keyboard = self._worker.console_of_ours.keyboard
-        if not keyboard.typing and not connection.leg.out and unacknowledged(connection.leg.sock) <= 0:
+        if not keyboard.typing and not connection.leg.out and arrived(connection.leg):
             self.happened(vmotion.DELIVERED)
         elif self._elapsed() >= self._shell.settings["vmotion"]["limit"] - ANSWER_MARGIN:
             self.happened(vmotion.TOO_SLOW)
@@ -149,7 +150,7 @@ class Vmotion:
         """The target of the move has shown its pair; why it is not taken, None when it is."""
         if self.machine.state != vmotion.MOVING or pair != self._pair:
             return "the move that this pair belongs to is over"
-        leg = newcomer.leg(self._shell.page)
+        leg = newcomer.leg()
         saved = newcomer.session
         leg.out += bytes.fromhex(str(saved["unsent"]))
         self.early[:] = bytes.fromhex(str(saved["early"]))
@@ -304,6 +305,9 @@ class Target:
         elif isinstance(event, Identity):
             self._moves._worker.check_identity(event.uuid)
 
+    def changed(self, connection: Connection) -> None:
+        """Nobody else goes on from here."""
+
     def turn_over(self, connection: Connection) -> None:
         """Nothing to do."""
 
@@ -317,6 +321,14 @@ class Target:
     def ended(self, connection: Connection, reason: str) -> None:
         """The target has gone."""
         self._moves.target_ended(reason)
+
+
+def arrived(leg: Leg) -> bool:
+    """Whether the other host has acknowledged all that it was given."""
+    try:
+        return tcpinfo.unacknowledged(leg.sock) == 0
+    except OSError:
+        return True  # nothing can arrive any more
 
 
 def describe(record: MoveRecord) -> str:

@@ -29,8 +29,9 @@ from vspcd.proto.vmware_codes import (
     VmotionPeer,
     format_uuid,
 )
+from vspcd.unix import tcpinfo
 from vspcd.unix.loop import Timer
-from vspcd.unix.page import LEG
+from vspcd.unix.page import INTENT, LEG, READ_UP_TO, SENT_UP_TO, TYPIST
 from workers.connection import CLOSED, Connection, Room
 from workers.console import Console
 from workers.contest import Contest, Newcomer
@@ -60,12 +61,16 @@ class VmwareWorker:
         self.line: Optional[dict[str, Any]] = None  # as the guest set it, once it has
         self.line_set = False
         self.breaks = 0
+        self.typed = 0  # what a dead worker's VM had of the batch on its way
         self.shell.serve(
             {
                 "own": self._own,
                 "refuse": self._refuse,
                 "handed": self._handed,
                 "leg": self._leg,
+                "resume-leg": self._resume_leg,
+                "resume-client": self._resume_client,
+                "resumed": self._resumed,
                 "target": self._target,
                 "plaintext": self._plaintext,
                 "probed": self._probed,
@@ -83,7 +88,7 @@ class VmwareWorker:
 
     def _negotiate(self, start: Start) -> None:
         self.shell.name(f"negotiating [{start.peer}]")
-        leg = Leg(start.leg_number, socket_of(start.leg), start.peer, self.shell.page)
+        leg = Leg(start.leg_number, socket_of(start.leg), start.peer)
         preamble = Preamble(
             self.shell,
             leg,
@@ -116,7 +121,7 @@ class VmwareWorker:
         if encrypted is None:
             raise PeerError("plaintext for no connection")
         encrypted.close()
-        leg = Leg(encrypted.number, socket_of(fds[0]), encrypted.peer, self.shell.page, secured=True)
+        leg = Leg(encrypted.number, socket_of(fds[0]), encrypted.peer, secured=True)
         self.first_leg = leg
         self._begin_telnet(leg)
 
@@ -138,7 +143,9 @@ class VmwareWorker:
 
     def _own(self, message: Message, _fds: list[int]) -> None:
         """The console is ours."""
-        self.console = Console(self.shell, message["console"], self._leg_broke, self._idle_if_alone)
+        self.console = Console(
+            self.shell, message["console"], self._leg_broke, self._idle_if_alone, message["resume"]
+        )
         if self.negotiation is not None and self.connection is not None:
             self.negotiation.stop()
             early = bytes(self.negotiation.early)
@@ -239,6 +246,40 @@ class VmwareWorker:
     def _orphaned(self) -> None:
         self._quit({"reason": "vspcd has ended"}, [])
 
+    # Going on for a worker that died.
+
+    def _resume_leg(self, message: Message, fds: list[int]) -> None:
+        """The VM's connection, with the state that the dead worker told last."""
+        page = self.shell.page
+        leg = Leg(message["leg"], socket_of(fds[0]), message["peer"], message["secured"])
+        leg.out += bytes.fromhex(message["session"]["unsent"])
+        session = Session.restore(message["session"]["telnet"], self.services)
+        taken, _ = page.pair(READ_UP_TO)
+        leg.discard(taken - tcpinfo.consumed(leg.sock), self.room_for_reading.view)
+        given, self.typed = page.pair(SENT_UP_TO)
+        more = tcpinfo.given(leg.sock) - given
+        if page.words[INTENT]:
+            self.typed += more
+        else:
+            leg.already_out = more
+        self.connection = Connection(leg, session, self.room_for_reading, self)
+
+    def _resume_client(self, message: Message, fds: list[int]) -> None:
+        typist = self.shell.page.words[TYPIST] or None
+        self.console_of_ours.resume_client(message, fds[0], typist, self.typed)
+
+    def _resumed(self, _message: Message, _fds: list[int]) -> None:
+        """Everything is here: go on."""
+        connection = self.connection
+        if connection is None:
+            self._idle_if_alone()
+            return
+        connection.leg.typed = self.typed
+        connection.leg.keep_books(self.shell.page)
+        self.console_of_ours.type_to(connection.leg)
+        connection.serve(self.shell.loop)
+        self.pump()
+
     # The console's VM.
 
     def _connect(self, connection: Connection, early: bytes = b"") -> None:
@@ -247,6 +288,7 @@ class VmwareWorker:
         self.connection = connection
         connection.handlers = self
         self.shell.page.words[LEG] = connection.leg.number
+        connection.leg.keep_books(self.shell.page)
         self.console.journal.event("connected", {"peer": connection.peer})
         self.shell.tell("connected", leg=connection.leg.number)
         if connection.session.name is not None:
@@ -258,6 +300,7 @@ class VmwareWorker:
         try:
             connection.session.accept_proxy()
             connection.send_replies()
+            self.changed(connection)
             connection.resume()
         except (LegGone, PeerError) as error:
             self.ended(connection, str(error))
@@ -290,7 +333,7 @@ class VmwareWorker:
         if self.connection is not None:
             self.takeovers.append(time.monotonic())
             self._disconnect(f"replaced by a new connection from {newcomer.peer}")
-        leg = newcomer.leg(self.shell.page)
+        leg = newcomer.leg()
         saved: dict[str, Any] = newcomer.session
         leg.out += bytes.fromhex(saved["unsent"])
         session = Session.restore(saved["telnet"], self.services)
@@ -323,7 +366,9 @@ class VmwareWorker:
         self.connection = target
         target.handlers = self
         self.shell.page.words[LEG] = target.leg.number
+        target.leg.keep_books(self.shell.page)
         self.shell.tell("connected", leg=target.leg.number)
+        self.changed(target)
         if early:
             console.said(early)
         if not target.closed:
@@ -402,6 +447,15 @@ class VmwareWorker:
             location_uuid=session.location_uuid and format_uuid(session.location_uuid),
             line=self.line or {},
         )
+
+    def changed(self, connection: Connection) -> None:
+        """Let the master know the session's state: it is what another worker would go on from."""
+        snapshot = {
+            "telnet": connection.session.snapshot(),
+            "unsent": bytes(connection.leg.out).hex(),
+            "early": "",
+        }
+        self.shell.tell("session", leg=connection.leg.number, session=snapshot)
 
     def turn_over(self, connection: Connection) -> None:
         """Everything has been dealt with as it came."""

@@ -100,6 +100,15 @@ class Segments:
             head = run.base
         return head
 
+    @property
+    def start(self) -> Optional[int]:
+        """The first position of the oldest run, None without any."""
+        return self._runs[0].base if self._runs else None
+
+    def before(self, base: int, fd: int, length: int) -> None:
+        """An older file, all of which comes just before the oldest run."""
+        self._runs.insert(0, Segment(base, 0, fd, length))
+
     def begin(self, base: int, at: int, fd: int, length: int = 0) -> None:
         """What follows lies elsewhere: behind a gap, or in another file."""
         self._runs.append(Segment(base, at, fd, length))

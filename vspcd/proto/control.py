@@ -73,14 +73,21 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             },
             _OWNER,
         ),
+        "session": Rule({"leg": int, "session": dict}, _OWNER),
+        "terminal": Rule({"client": int, "state": dict}, _OWNER),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
         "detached": Rule({"client": int, "reason": str}, _OWNER),
         "idle": Rule({}, _OWNER),
     },
     MASTER: {
-        "own": Rule({"console": dict}),  # uuid, label, name
+        "own": Rule({"console": dict, "resume": bool}),  # uuid, label, name
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
+        "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
+        "resume-client": Rule(
+            {"client": int, "kind": str, "from": str, "mode": str, "terminal": (dict, type(None))}, fds=1
+        ),
+        "resumed": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
         "target": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1),
         "plaintext": Rule({}, fds=1),

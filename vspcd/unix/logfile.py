@@ -24,6 +24,7 @@ TAIL = 65536
 MARK_EVERY = 1.0
 SYNC_EVERY = 0.4
 ROTATE_RETRY = 1.0
+ROTATING = 0  # no file has this inode: the next one begins at the position beside it
 MAX_SEGMENTS = 32
 INDEX_BLOCK = 65536
 INDEX_LIMIT = 16 << 20  # bytes; a VM that only makes events must not fill the disk with them
@@ -41,6 +42,14 @@ class LogSettings(NamedTuple):
     sync: str = "interval"
 
 
+class Place(NamedTuple):
+    """Where a log stands: the file's inode, the position of its first byte; ``head`` if neither can be believed."""
+
+    inode: int
+    base: int
+    head: int
+
+
 class LogFile:
     """The journal of one console: an in-memory tail, and the log files when logging is on.
 
@@ -56,6 +65,8 @@ class LogFile:
         settings: LogSettings,
         changed: Callable[[], None],
         trouble: Callable[[str], None],
+        placed: Callable[[int, int], None] = lambda _inode, _base: None,
+        resume: Optional[Place] = None,
     ) -> None:
         self.stem = stem
         self.settings = settings
@@ -63,6 +74,8 @@ class LogFile:
         self._directory = directory
         self._changed = changed
         self._trouble = trouble
+        self._placed = placed
+        self._resume_at = resume
         self._segments = Segments()
         self._file = -1
         self._index = -1
@@ -153,6 +166,7 @@ class LogFile:
         self._gapped, self._gap, self._failing = False, 0, ""
         self._segments.begin(self.head, self._size, self._file)
         self._base(self.head - self._size)
+        self._placed(os.fstat(self._file).st_ino, max(0, self.head - self._size))
         self._trouble("")
         return True
 
@@ -184,7 +198,11 @@ class LogFile:
             return False
         self._size = os.fstat(self._file).st_size
         self._index_size = os.fstat(self._index).st_size
-        if head is None:
+        if head is None and self._resume_at is not None:
+            head = self._resumed_head(self._resume_at)
+            self.tail.head = head
+            self._segments.begin(head - self._size, 0, self._file, self._size)
+        elif head is None:
             base, last = self._index_end()
             self._segments.begin(base, 0, self._file, self._size)
             # The log may have been moved away while nobody wrote it: positions do not go back.
@@ -193,7 +211,14 @@ class LogFile:
         if self._segments.end != head or self._segments.fd != self._file:
             self._segments.begin(head, self._size, self._file)
         self._base(head - self._size)
+        self._placed(os.fstat(self._file).st_ino, head - self._size)
         return True
+
+    def _resumed_head(self, place: Place) -> int:
+        """Where the journal stands after a dead worker: the file tells, unless it was just being replaced."""
+        if os.fstat(self._file).st_ino == place.inode:
+            return place.base + self._size
+        return place.base if place.inode == ROTATING else place.head
 
     def _index_end(self) -> tuple[int, int]:
         """The base in force at the end of the index and the last position that it knows; zeros in an empty one."""
@@ -218,6 +243,7 @@ class LogFile:
     def _rotate(self, head: int) -> None:
         """Rename the files one further and begin new ones; readers keep the old."""
         self.event("rotated", {}, at=head)
+        self._placed(ROTATING, head)
         try:
             for suffix in ("log", "idx"):
                 self._shift(suffix)
@@ -225,6 +251,7 @@ class LogFile:
             # A directory that refuses to rename must not cost a rotation per write.
             self._rotate_again = time.monotonic() + ROTATE_RETRY
             self._trouble(f"cannot rotate: {os.strerror(error.errno or 0)}")
+            self._placed(os.fstat(self._file).st_ino, head - self._size)
             return
         self._begin_file(head)
 
@@ -255,6 +282,7 @@ class LogFile:
             return
         if not self._is_ours(self.name, self._file):
             self.event("reopened", {})
+            self._placed(ROTATING, self.head)
             self._begin_file(self.head)
         elif not self._is_ours(f"{self.stem}.idx", self._index):
             self._close_index()
@@ -301,6 +329,19 @@ class LogFile:
             return os.pread(fd, min(size, length), at) or None
         except OSError:
             return None
+
+    def reach(self, position: int) -> None:
+        """Open rotated files as far back as this position, for a reader who stood there before this process began."""
+        for number in range(1, self.settings.keep + 1):
+            oldest = self._segments.start
+            if oldest is None or oldest <= position:
+                return
+            try:
+                fd = os.open(f"{self.stem}.log.{number}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+            except OSError:
+                return
+            size = os.fstat(fd).st_size
+            self._segments.before(oldest - size, fd, size)
 
     def next_readable(self, position: int) -> int:
         """Where a reader can go on whose ``position`` is gone."""

@@ -4,42 +4,52 @@ Does: lays out one page per worker in a shared arena and gives its words names.
 Owns: the arena's memory file (master) or one page of it (worker).
 Never: carries messages; waits. The master reads a page at any time, so it asks no worker for its figures.
 
-A page is 4096 bytes: words of 8 bytes, each written by one assignment and so never seen torn
-(``struct.pack_into`` zero-fills first and is). All words are unsigned.
+A page is 8192 bytes: words of 8 bytes, each written by one assignment and so never seen torn
+(``struct.pack_into`` zero-fills first and is). All words are unsigned. Facts that belong together stand in two
+slots, of which one is in force: the other is written first and then put in force by one word, so that a worker
+that dies at any point leaves facts that fit together. Its replacement goes on from them.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-PAGE = 4096
+PAGE = 8192
 WORDS = PAGE // 8
 ARENA_PAGES = 32768  # pid_max: there are never more workers; untouched pages cost nothing
 
-# Words of a page.
+# Single words.
 HEAD = 0  # journal position behind the last byte
 BYTES_IN = 1  # console bytes from the VM since the worker began to serve
 BYTES_OUT = 2  # console bytes given to the VM
 NOT_LOGGED = 3  # console bytes that the log could not take
 LEG = 4  # number of the leg that is connected, 0 without one
-WIRE_IN = 5  # bytes consumed from that leg's connection
-WIRE_OUT = 6  # bytes given to it
-BEAT = 7  # turns of the loop; a worker that hangs does not count on
+INTENT = 5  # whose bytes the next send to the leg carries: a client's number, 0 for replies
+TYPIST = 6  # the client whose batch is on its way, 0 for none
+TYPED_FROM = 7  # bytes consumed from that client when its batch began
+BEAT = 8  # turns of the loop; a worker that hangs does not count on
 
-CLIENT_WORDS = 4  # number, cursor, bytes given to it, bytes taken from it
+# Pairs: the word that says which slot is in force, then two slots of two words.
+READ_UP_TO = 16  # bytes consumed from the leg, and the journal position that belongs to them
+SENT_UP_TO = 21  # bytes given to the leg, and those of them that belong to the batch on its way
+LOG_PLACE = 26  # inode of the log file, and the position that its first byte has
+
+CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
-MAX_CLIENTS = (WORDS - FIRST_CLIENT) // CLIENT_WORDS
+MAX_CLIENTS = 112
+assert FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS <= WORDS
 
 
 class ClientFigures(NamedTuple):
-    """One client in a page. Positions and counts are in bytes."""
+    """One client in a page. ``cursor`` is a journal position; ``given`` counts bytes, ``waiting`` those held back."""
 
     client: int
     cursor: int
-    sent: int
-    taken: int
+    half: bool
+    given: int
+    waiting: int
 
 
 class Page:
@@ -48,24 +58,56 @@ class Page:
     def __init__(self, memory: memoryview) -> None:
         self.words = memory.cast("Q")
 
+    def put_pair(self, at: int, first: int, second: int) -> None:
+        """Put two facts in force at once."""
+        words = self.words
+        slot = words[at] ^ 1
+        words[at + 1 + 2 * slot] = first
+        words[at + 2 + 2 * slot] = second
+        words[at] = slot
+
+    def pair(self, at: int) -> tuple[int, int]:
+        """The two facts in force."""
+        words = self.words
+        slot = words[at]
+        return words[at + 1 + 2 * slot], words[at + 2 + 2 * slot]
+
+    def put_client(self, slot: int, cursor: int, half: bool, given: int, waiting: int) -> None:
+        """Put a client's figures in force."""
+        words = self.words
+        active = words[slot + 1] ^ 1
+        at = slot + 2 + 3 * active
+        words[at] = 2 * cursor + half
+        words[at + 1] = given
+        words[at + 2] = waiting
+        words[slot + 1] = active
+
+    def client(self, slot: int) -> ClientFigures:
+        """The figures in force of the client that has this slot."""
+        words = self.words
+        at = slot + 2 + 3 * words[slot + 1]
+        return ClientFigures(words[slot], words[at] >> 1, bool(words[at] & 1), words[at + 1], words[at + 2])
+
     def clients(self) -> dict[int, ClientFigures]:
         """The clients' figures by their number."""
-        words = self.words
-        found = {}
-        for base in range(FIRST_CLIENT, FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS, CLIENT_WORDS):
-            number = words[base]
-            if number:
-                found[number] = ClientFigures(number, words[base + 1], words[base + 2], words[base + 3])
-        return found
+        return {self.words[slot]: self.client(slot) for slot in SLOTS if self.words[slot]}
+
+    def slot_of(self, client: int) -> Optional[int]:
+        """Where a client's figures are, None when it has none."""
+        return next((slot for slot in SLOTS if self.words[slot] == client), None)
 
     def take_client_slot(self, client: int) -> int:
         """The index of the first word of a free slot, now marked with the client. LookupError when full."""
-        for base in range(FIRST_CLIENT, FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS, CLIENT_WORDS):
-            if self.words[base] == 0:
-                self.words[base + 1] = self.words[base + 2] = self.words[base + 3] = 0
-                self.words[base] = client
-                return base
-        raise LookupError("the page has no room for another client")
+        slot = self.slot_of(0)
+        if slot is None:
+            raise LookupError("the page has no room for another client")
+        for index in range(slot + 1, slot + CLIENT_WORDS):
+            self.words[index] = 0
+        self.words[slot] = client
+        return slot
+
+
+SLOTS = range(FIRST_CLIENT, FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS, CLIENT_WORDS)
 
 
 class Arena:

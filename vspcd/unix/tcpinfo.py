@@ -1,0 +1,74 @@
+"""What the kernel knows of a TCP connection: bytes consumed from it, bytes given to it.
+
+Does: reads the counters that stay true whatever became of the process that used the connection.
+Owns: nothing.
+Never: guesses: counters of a live connection move, so they are read until two samples agree.
+
+Offsets are those of struct tcp_info in linux/tcp.h.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import sys
+import termios
+
+SIZE = 136
+_STATE = 0
+_LAST_ACK_MS = 56  # tcpi_last_ack_recv
+_BYTES = struct.Struct("=QQ")  # tcpi_bytes_acked, tcpi_bytes_received
+_BYTES_AT = 120
+_FIN_RECEIVED = frozenset({6, 7, 8, 9, 11})  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
+SAMPLES = 1000
+
+
+def _info(sock: socket.socket) -> tuple[int, int, int]:
+    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SIZE)
+    acknowledged, received = _BYTES.unpack_from(raw, _BYTES_AT)
+    return raw[_STATE], acknowledged, received
+
+
+def _queued(sock: socket.socket, request: int) -> int:
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), request, bytes(4)), sys.byteorder)
+
+
+def unread(sock: socket.socket) -> int:
+    """Bytes that have arrived and were not read. Raises OSError."""
+    return _queued(sock, termios.FIONREAD)
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes given to the connection that the other host has not acknowledged, sent or not. Raises OSError."""
+    return _queued(sock, termios.TIOCOUTQ)
+
+
+def consumed(sock: socket.socket) -> int:
+    """Bytes that were ever read from the connection. Raises OSError."""
+    for _ in range(SAMPLES):
+        state, _, before = _info(sock)
+        waiting = unread(sock)
+        later, _, after = _info(sock)
+        if before == after and state == later:
+            # A FIN takes a place in the sequence and is counted as a byte.
+            return before - waiting - (state in _FIN_RECEIVED)
+    raise OSError("the connection's counters do not stand still")
+
+
+def given(sock: socket.socket) -> int:
+    """Bytes that were ever given to the connection, apart from a constant. Raises OSError."""
+    for _ in range(SAMPLES):
+        _, before, _ = _info(sock)
+        waiting = unacknowledged(sock)
+        _, after, _ = _info(sock)
+        if before == after:
+            return before + waiting
+    raise OSError("the connection's counters do not stand still")
+
+
+def last_acknowledged(sock: socket.socket) -> float:
+    """Seconds since the other host last acknowledged anything. Raises OSError."""
+    raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, SIZE)
+    (milliseconds,) = struct.unpack_from("I", raw, _LAST_ACK_MS)
+    return float(milliseconds) / 1000
