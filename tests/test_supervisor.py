@@ -154,10 +154,11 @@ def test_deaths_leak_no_descriptor(stage: Stage) -> None:
             far.close()
 
     round_()
+    stage.until(lambda: stage.console.unix)  # its listener is open
     before = len(open_descriptors())
     for _ in range(5):
         round_()
-    assert len(open_descriptors()) == before
+    assert len(open_descriptors()) <= before
 
 
 # Words that cross each other

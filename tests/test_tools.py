@@ -239,6 +239,7 @@ def test_without_a_free_descriptor_an_attach_is_refused_and_the_daemon_lives(sta
 
 def test_attaching_leaks_no_descriptor(stage: ToolStage) -> None:
     owner, _ = stage.owner()
+    stage.until(lambda: stage.console.unix)  # its listener is open
     tool = stage.tool()
     tool.asks(type="status")
     before = len(open_descriptors())
@@ -252,7 +253,7 @@ def test_attaching_leaks_no_descriptor(stage: ToolStage) -> None:
         os.close(fd)
     del owner.fds[-20:]
     tool.fds = []
-    stage.until(lambda: len(open_descriptors()) == before)
+    stage.until(lambda: len(open_descriptors()) <= before)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +270,7 @@ def test_descriptors_that_a_tool_sends_are_closed(stage: ToolStage, packet: byte
     tool.close()
     for _ in range(5):
         turn(stage.loop)
-    assert len(open_descriptors()) == before
+    assert len(open_descriptors()) <= before
 
 
 def test_what_is_in_use_cannot_be_forgotten_and_what_is_not_can(stage: ToolStage) -> None:
@@ -326,7 +327,7 @@ def test_a_tool_that_goes_in_the_middle_of_its_answer_leaves_nothing(stage: Tool
         tool.send(b'{"type":"status"}')
         turn(stage.loop)
         tool.close()
-    until(stage.loop, lambda: len(open_descriptors()) == before)
+    until(stage.loop, lambda: len(open_descriptors()) <= before)
 
 
 def test_too_many_tools_at_once_are_sent_away(stage: ToolStage, monkeypatch: pytest.MonkeyPatch) -> None:
