@@ -26,7 +26,8 @@ $(READY): requirements-dev.txt setup.py pyproject.toml
 		echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; \
 		echo "Or name one: make venv PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "Setting up $(VENV) with $(PYTHON)"
-	@$(PYTHON) -m venv $(VENV)
+	@echo "Setting up $(VENV) with $(PYTHON); this takes about a minute."
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $@

@@ -36,7 +36,14 @@ class Attachments:
         supervisor.handle({"client-kind": self._client_kind, "detached": self._detached, "idle": self._idle})
 
     def attach(
-        self, console: Console, kind: str, sock: socket.socket, origin: str, mode: str, replay: int
+        self,
+        console: Console,
+        kind: str,
+        sock: socket.socket,
+        origin: str,
+        mode: str,
+        replay: int,
+        number: int,
     ) -> Optional[str]:
         """Let a client onto a console, or say why not. The socket is ours from now on."""
         objection = self._client_objection(console)
@@ -47,7 +54,7 @@ class Attachments:
             sock.close()
             return objection
         assert console.worker is not None
-        client = ClientRecord(next(self._consoles.table.numbers), kind, origin, mode, sock, time.time())
+        client = ClientRecord(number, kind, origin, mode, sock, time.time())
         console.clients[client.number] = client
         message = {"type": "client", "client": client.number, "kind": kind, "from": origin, "mode": mode}
         if not self._supervisor.tell(console.worker, {**message, "replay": replay}, sock):
@@ -99,6 +106,18 @@ class Attachments:
             self._supervisor.quit(worker, "the console is idle")
             self._log.debug("worker-idle", console=console.id, pid=worker.pid)
             self._consoles.without(console, worker)
+
+    def tls_failed(self, number: int, reason: str) -> None:
+        """A client of a console's TLS port did not get through its handshake."""
+        for console in self._consoles.table.consoles.values():
+            client = console.clients.get(number)
+            if client is not None:
+                self._log.warning(
+                    "tls-client-refused", console=console.id, client=client.origin, reason=reason
+                )
+                if console.worker is not None:
+                    message = {"type": "detach", "client": number, "reason": reason}
+                    self._supervisor.tell(console.worker, message)
 
     def worker_died(self, worker: Worker, how: str) -> None:
         """A worker that served a console is dead: its VM dials again, its clients attach again."""

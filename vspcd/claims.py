@@ -8,6 +8,7 @@ Never: reads a VM connection; judges who is the true VM (``vspcd.core.identity``
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 import time
@@ -16,6 +17,7 @@ from typing import Any, Optional
 
 from vspcd.admission import Admission
 from vspcd.consoles import Consoles
+from vspcd.core.address import host_of
 from vspcd.moves import Moves
 from vspcd.proto.control import CLAIMING, NEGOTIATING, OWNER, Message
 from vspcd.proto.errors import PeerError
@@ -100,6 +102,7 @@ class Claims:
         leg = worker.only_leg
         if leg is None or not is_balancer(self._supervisor.config, leg.peer):
             raise PeerError("a source of a connection that is not a balancer's")
+        _check_endpoint(message["peer"])
         self.admission.ends(leg.peer)
         leg.peer = message["peer"]
         objection = self.admission.objection(self._supervisor.config.proxy, leg.peer)
@@ -134,8 +137,11 @@ class Claims:
                 return
         if number in self._unexplained:
             self._not_admitted(self._unexplained.pop(number), reason)
-        else:
-            self._log.warning("tls-client-refused", client=number, reason=reason)
+
+    def tls_secured(self, number: int) -> None:
+        """A handshake is over after its worker had given up."""
+        if number in self._unexplained:
+            self._not_admitted(self._unexplained.pop(number), "it closed during the TLS handshake")
 
     def _probe(self, worker: Worker, message: Message) -> None:
         self.tls.probe(message["leg"])
@@ -274,6 +280,13 @@ class Claims:
     def waiting_for(self, console: Console) -> bool:
         """Whether a VM waits for this console's worker to judge it."""
         return any(claim.console is console for claim in self._claims.values())
+
+
+def _check_endpoint(peer: str) -> None:
+    try:
+        ipaddress.ip_address(host_of(peer))
+    except ValueError:
+        raise PeerError("a source that is no address") from None
 
 
 def _pair(message: Message) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -21,6 +21,7 @@ from vspcd.master import CannotStart, Master
 from vspcd.unix.logline import Log
 
 DEFAULT_CONFIG = Path("/etc/vspcd/vspcd.yaml")
+TLS_FILES = ("certificate", "key", "client_ca")
 EXIT_CONFIG = 2
 EXIT_CANNOT_START = 1
 
@@ -64,7 +65,20 @@ def read(options: argparse.Namespace) -> Config:
     if path is None and options.root is None and DEFAULT_CONFIG.exists():
         path = DEFAULT_CONFIG
     overrides = [*options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
-    return configuration.load(path, overrides, options.root)
+    config = configuration.load(path, overrides, options.root)
+    problems = [problem for key in TLS_FILES for problem in unreadable(key, getattr(config.tls, key))]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def unreadable(key: str, path: Optional[Path]) -> Iterator[str]:
+    """What is wrong with a file that the configuration names: nothing, or one line."""
+    if path is not None:
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            yield f"tls.{key}: {path} cannot be read: {error.strerror}; expected a PEM file"
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:

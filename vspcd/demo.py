@@ -7,6 +7,7 @@ Never: needs root rights or a fixed port; leaves a process behind.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -30,6 +31,8 @@ READY_DEADLINE = 30.0
 STOP_DEADLINE = 10.0
 """Seconds that a process has to end by itself."""
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 GUIDE = """
 The console of the simulated VM "{vm}" is open. Its serial port is a shell on this machine.
 In another terminal, in {here}:
@@ -39,7 +42,7 @@ In another terminal, in {here}:
   telnet {host} {port}
       leave with ^] and then quit
   socat -,rawer,escape=0x1d UNIX-CONNECT:{socket}
-      leave with ^]
+      press Enter to see the prompt; leave with ^]
 
 Several at once see and type the same. Also try:
 
@@ -87,6 +90,11 @@ def ctl_command(*words: str) -> list[str]:
     return [str(BIN / "vspcctl"), "--root", str(ROOT), *words]
 
 
+def end_with_the_demo() -> None:
+    """A demo that is killed leaves nothing behind: its children are told when it dies."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def start(command: list[str], quiet: bool = False) -> subprocess.Popen[bytes]:
     """A group of its own: the terminal's Ctrl-C is for us, and we end the children."""
     return subprocess.Popen(
@@ -94,6 +102,7 @@ def start(command: list[str], quiet: bool = False) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else None,
         start_new_session=True,
+        preexec_fn=end_with_the_demo,
     )
 
 

@@ -76,7 +76,13 @@ class Master:
         self.claims = Claims(self.loop, log, self.supervisor, self.consoles)
         self.attachments = Attachments(log, self.supervisor, self.consoles, self.claims)
         self.tls = TlsHelpers(
-            self.loop, log, self.nursery, config, self.claims.tls_failed, self.claims.tls_probed
+            self.loop,
+            log,
+            self.nursery,
+            config,
+            self._tls_failed,
+            self.claims.tls_secured,
+            self.claims.tls_probed,
         )
         self.tools: Optional[ToolServer] = None
 
@@ -90,7 +96,9 @@ class Master:
             directory = os.open(dirs.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             self._lock(directory)
         except OSError as error:
-            raise CannotStart(f"{error.filename or dirs.run}: {error.strerror}") from None
+            place = dirs.run / PID_FILE if error.filename == PID_FILE else error.filename or dirs.run
+            hint = "; run it as root, or with --root DIR" if isinstance(error, PermissionError) else ""
+            raise CannotStart(f"{place}: {error.strerror}{hint}") from None
         return directory
 
     def _lock(self, directory: int) -> None:
@@ -219,6 +227,10 @@ class Master:
     def _tls_facts(self) -> Optional[dict[str, object]]:
         return self.tls.certificate
 
+    def _tls_failed(self, number: int, reason: str) -> None:
+        self.claims.tls_failed(number, reason)
+        self.attachments.tls_failed(number, reason)
+
     def _is_known(self, console: Console) -> bool:
         return not self._stopping and self.table.consoles.get(console.id) is console
 
@@ -227,14 +239,15 @@ class Master:
         self.attachments.worker_died(worker, how)
 
     def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
+        number = next(self.table.numbers)
         if kind == "telnet" and self.config.ports.tls:
             try:
-                sock = self.tls.secure(next(self.table.numbers), origin, sock)
+                sock = self.tls.secure(number, origin, sock, clients=True)
             except OSError as error:
                 self.log.error("client-refused", console=console.id, client=origin, reason=str(error))
                 sock.close()
                 return
-        self.attachments.attach(console, kind, sock, origin, "rw", self.config.clients.replay)
+        self.attachments.attach(console, kind, sock, origin, "rw", self.config.clients.replay, number)
 
     # Signals.
 

@@ -165,6 +165,8 @@ class PortKeeper:
     def stop(self) -> None:
         """Send the last changes and let the keeper end."""
         self._stopping = True
+        if self._failing:
+            self._send_all()
         self.flush()
         if self._channel is not None:
             try:

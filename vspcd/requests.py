@@ -149,7 +149,9 @@ class Requests:
             ours, theirs = socket.socketpair()
         except OSError as error:
             raise Refusal("busy", f"no socket for another client: {error.strerror}") from None
-        objection = self._attachments.attach(console, "vspcctl", ours, origin, mode, replay)
+        objection = self._attachments.attach(
+            console, "vspcctl", ours, origin, mode, replay, next(self._supervisor.table.numbers)
+        )
         if objection is not None:
             theirs.close()
             raise Refusal("busy", objection)

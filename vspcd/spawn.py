@@ -77,10 +77,10 @@ class Nursery:
         theirs.close()
         return pid, ours
 
-    def tls_helper(self, config: Config) -> tuple[int, socket.socket]:
+    def tls_helper(self, config: Config, clients: bool) -> tuple[int, socket.socket]:
         """Fork a TLS helper; its pid and our end of its channel. Raises OSError."""
         ours, theirs = pair()
-        start = tls.TlsStart(theirs, tls_settings(config))
+        start = tls.TlsStart(theirs, tls_settings(config, clients))
         try:
             pid = process.fork(lambda: tls.main(start), {theirs.fileno()})
         except OSError:
@@ -122,8 +122,8 @@ def settings(config: Config) -> dict[str, Any]:
     }
 
 
-def tls_settings(config: Config) -> dict[str, Any]:
-    """What a helper needs to know of the configuration, as plain data."""
+def tls_settings(config: Config, clients: bool) -> dict[str, Any]:
+    """What a helper needs to know of the configuration, as plain data. Only VMs can be asked for certificates."""
     tls = config.tls
 
     def path(value: object) -> Optional[str]:
@@ -135,7 +135,7 @@ def tls_settings(config: Config) -> dict[str, Any]:
         "tls": {
             "certificate": path(tls.certificate),
             "key": path(tls.key),
-            "client_ca": path(tls.client_ca),
+            "client_ca": None if clients else path(tls.client_ca),
             "min_version": tls.min_version,
         },
     }

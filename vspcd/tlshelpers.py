@@ -38,11 +38,15 @@ class TlsHelper:
 
     pid: int
     channel: Channel
+    clients: bool  # of console ports, who are not asked for certificates as VMs may be
     legs: set[int] = field(default_factory=set)
 
 
 class TlsHelpers:
-    """``failed(leg, reason)``: a handshake came to nothing; ``probed(leg, alive)``: what became of a probe."""
+    """``failed(leg, reason)``: a handshake came to nothing; ``secured(leg)``: it succeeded.
+
+    ``probed(leg, alive)``: what became of a probe.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class TlsHelpers:
         nursery: Nursery,
         config: Config,
         failed: Callable[[int, str], None],
+        secured: Callable[[int], None],
         probed: Callable[[int, bool], None],
     ) -> None:
         self.certificate: Optional[dict[str, Any]] = None
@@ -60,6 +65,7 @@ class TlsHelpers:
         self._nursery = nursery
         self._config = config
         self._failed = failed
+        self._on_secured = secured
         self._probed = probed
         self._helpers: dict[int, TlsHelper] = {}
         self._warned: Optional[int] = None
@@ -79,9 +85,9 @@ class TlsHelpers:
             self._spawn()
         self._loop.call_later(DAY, self._look_at_the_date)
 
-    def _spawn(self) -> TlsHelper:
-        pid, sock = self._nursery.tls_helper(self._config)
-        helper = TlsHelper(pid, Channel(sock))
+    def _spawn(self, clients: bool = False) -> TlsHelper:
+        pid, sock = self._nursery.tls_helper(self._config, clients)
+        helper = TlsHelper(pid, Channel(sock), clients)
         self._helpers[pid] = helper
         helper.channel.serve(
             self._loop,
@@ -90,7 +96,7 @@ class TlsHelpers:
         )
         return helper
 
-    def secure(self, leg: int, peer: str, sock: socket.socket) -> socket.socket:
+    def secure(self, leg: int, peer: str, sock: socket.socket, clients: bool = False) -> socket.socket:
         """Encrypt this connection, which is the helper's from now on; the plaintext comes out of what is
         returned.
 
@@ -98,7 +104,7 @@ class TlsHelpers:
         """
         ours, theirs = loopback_pair()
         try:
-            helper = self._with_room()
+            helper = self._with_room(clients)
             helper.channel.send({"type": "adopt", "leg": leg, "peer": peer}, [sock.fileno(), theirs.fileno()])
         except (OSError, ChannelClosed) as error:
             ours.close()
@@ -110,11 +116,15 @@ class TlsHelpers:
         sock.close()
         return ours
 
-    def _with_room(self) -> TlsHelper:
+    def _with_room(self, clients: bool) -> TlsHelper:
         for helper in self._helpers.values():
-            if len(helper.legs) < LEGS_PER_HELPER and helper.channel.sock.fileno() >= 0:
+            if (
+                helper.clients == clients
+                and len(helper.legs) < LEGS_PER_HELPER
+                and helper.channel.sock.fileno() >= 0
+            ):
                 return helper
-        return self._spawn()
+        return self._spawn(clients)
 
     def probe(self, leg: int) -> None:
         """Find out whether the far end of an encrypted connection still answers."""
@@ -137,6 +147,7 @@ class TlsHelpers:
 
     def _secured(self, _helper: TlsHelper, message: Message) -> None:
         self.securing.discard(message["leg"])
+        self._on_secured(message["leg"])
         self._log.debug(
             "tls-secured",
             leg=message["leg"],
@@ -188,10 +199,9 @@ class TlsHelpers:
     def reload(self, config: Config) -> None:
         """The certificate may be another one, even if its file has the same name."""
         self._config = config
-        message = {"type": "settings", "settings": tls_settings(config)}
         for helper in self._helpers.values():
             try:
-                helper.channel.send(message)
+                helper.channel.send({"type": "settings", "settings": tls_settings(config, helper.clients)})
             except (OSError, ChannelClosed) as error:
                 self._log.error("tls-helper-not-told", pid=helper.pid, reason=str(error))
         if not self._helpers and config.tls.certificate is not None and config.tls.mode != "off":
@@ -208,10 +218,13 @@ class TlsHelpers:
         helper = self._helpers.pop(pid, None)
         if helper is None:
             return False
+        unfinished = self.securing & helper.legs
         self.securing -= helper.legs
         helper.channel.close()
         if not self._stopping:
             self._log.error("tls-helper-died", pid=pid, how=how, connections=len(helper.legs))
+        for leg in unfinished:
+            self._failed(leg, f"TLS: its helper {how} during the handshake")
         return True
 
     def stop(self) -> None:

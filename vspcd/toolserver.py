@@ -25,6 +25,7 @@ from vspcd.unix.loop import Loop
 NAME = "control.sock"
 CONVERSATIONS = 200
 SLOW_READER = 0.02
+TEXT_LIMIT = 8000  # characters; a packet has room for them whatever they are
 
 Answer = Iterator[tuple[dict[str, Any], list[socket.socket]]]
 """Packets with the sockets that go with them. The last one has ``end`` set."""
@@ -136,6 +137,8 @@ def _finish(answer: Optional[Answer]) -> None:
 
 def refusal_packet(code: str, text: str) -> dict[str, Any]:
     """What a tool is told when its request is not granted."""
+    if len(text) > TEXT_LIMIT:
+        text = f"{text[:TEXT_LIMIT]}..."
     return {"type": "error", "code": code, "message": text, "end": True}
 
 

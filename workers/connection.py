@@ -27,6 +27,7 @@ MESSAGES_PER_TURN = 200
 """A flood of protocol messages must not keep the console's clients and the master waiting."""
 
 CLOSED = "closed by the VM's host"
+TLS_ENDED = "its TLS connection has ended"
 NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
 _IAC = re.compile(b"\xff")
 
@@ -112,7 +113,7 @@ class Connection:
         if seen == NO_DATA:
             return
         if seen == 0:
-            self._fail(CLOSED)
+            self._fail(TLS_ENDED if self.leg.secured else CLOSED)
             return
         self.silent = False
         size = self._hand_on(seen)

@@ -20,7 +20,7 @@ from vspcd.portmap.base import Backend, Change, Entry, Forget, PortMapError, Put
 from vspcd.proto import control
 from vspcd.proto.control import Message, packed
 from vspcd.unix import process
-from vspcd.unix.channel import Channel
+from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.loop import READ, Loop
 
 SYNC_DELAY = 0.5
@@ -71,7 +71,10 @@ class Keeper:
             self._tell("kept", number=message["number"])
 
     def _tell(self, kind: str, **fields: Any) -> None:
-        self._start.channel.send({"type": kind, **fields})
+        try:
+            self._start.channel.send({"type": kind, **fields})
+        except ChannelClosed:
+            pass  # the master is gone; what it has sent before is still written
 
     def _dirty(self, _events: int) -> None:
         self._loop.forget(self._start.sync)

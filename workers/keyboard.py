@@ -78,9 +78,9 @@ class Keyboard:
 
     @property
     def held_bytes(self) -> int:
-        """What has been read from clients and is not yet with a VM."""
-        batches = [self._batch, *self._waiting]
-        return sum(len(batch.typed.wire) - batch.sent for batch in batches if batch is not None)
+        """What has been taken from clients' sockets and is not yet with a VM; the rest is still in there."""
+        batches = [batch for batch in [self._batch, *self._waiting] if batch is not None]
+        return sum(len(batch.typed.wire) - batch.sent for batch in batches if not batch.typed.size)
 
     def finish(self) -> None:
         """Finish the batch on its way, and begin no other one."""

@@ -55,7 +55,7 @@ class Negotiation:
         self._heard_text = False
         self._by_bios = False
         self._was_stranger = False
-        self._pair = b""  # what a vMotion's target has shown
+        self._pair: Optional[bytes] = None  # what a vMotion's target has shown
         self._claimed = False  # from here on, another process may be sending
 
     def begin(self) -> None:
@@ -147,12 +147,12 @@ class Negotiation:
     def turn_over(self, connection: Connection) -> None:
         """Claim the console once the turn is over: from then on another process may read and write."""
         session = connection.session
-        if not (self._identified or self._pair) or self._over or self._claimed:
+        if not (self._identified or self._pair is not None) or self._over or self._claimed:
             return
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         self._claimed = True
-        if self._pair:
+        if self._pair is not None:
             self.shell.tell("peer", pair=self._pair.hex(), session=self.snapshot())
             return
         self._stop_timers()
@@ -164,7 +164,7 @@ class Negotiation:
     def stranger(self) -> None:
         """Nobody waits for this pair. There is no way to say so but that; the VM may still ask for a port."""
         self.shell.log.warning("vmotion-unknown-pair", peer=self.connection.peer)
-        self._pair = b""
+        self._pair = None
         self._was_stranger = True
         self._claimed = False
         self.connection.session.unknown(VMOTION_PEER)

@@ -58,13 +58,13 @@ class Preamble:
         try:
             seen = self._leg.peek(self._view)
             if seen == 0 or (seen == NO_DATA and events & HANGUP):
-                self._fail("it closed before it said anything")
+                self.fail("" if self._balancer else "it closed before it said anything")
             elif seen > 0:
                 self._look(bytes(self._view[:seen]), bool(events & PEER_CLOSED))
         except LegGone as gone:
-            self._fail(str(gone))
+            self.fail("" if self._balancer else str(gone))
         except PeerError as fault:
-            self._fail(str(fault))
+            self.fail(str(fault))
 
     def _look(self, data: bytes, last: bool) -> None:
         if self._balancer:
@@ -88,7 +88,7 @@ class Preamble:
     def _came_from(self, source: Optional[str]) -> bool:
         """Where the connection really comes from; False for a health check."""
         if source is None:
-            self._fail("")
+            self.fail("")
             return False
         self._leg.peer = source
         self._shell.tell("source", peer=source)
@@ -97,13 +97,13 @@ class Preamble:
     def _by_first_byte(self, first: int) -> None:
         if first == HANDSHAKE and self._tls["mode"] != "off":
             if not self._tls["usable"]:
-                self._fail("it speaks TLS, and there is no tls.certificate")
+                self.fail("it speaks TLS, and there is no tls.certificate")
                 return
             self._stop()
             self._leg.detach()
             self._shell.tell("tls")
         elif self._tls["mode"] == "required":
-            self._fail("it speaks plain telnet, and tls.mode is required")
+            self.fail("it speaks plain telnet, and tls.mode is required")
         else:
             self._begin_plain()
 
@@ -113,9 +113,10 @@ class Preamble:
         self._plain()
 
     def _too_late(self) -> None:
-        self._fail(f"it said nothing within {self._shell.settings['handshake_timeout']:g} s")
+        self.fail(f"it said nothing within {self._shell.settings['handshake_timeout']:g} s")
 
-    def _fail(self, reason: str) -> None:
+    def fail(self, reason: str) -> None:
+        """There will be no telnet on this connection."""
         if not self._over:
             self._stop()
             self._leg.detach()

@@ -130,6 +130,7 @@ class Vmotion:
 
     def _give_up(self) -> None:
         if self._worker.connection is None or self._worker.connection.closed:
+            self._worker.console_of_ours.keyboard.release()
             self._worker.lost(self._record.outcome)
         else:
             self._release()
@@ -210,7 +211,12 @@ class Vmotion:
 
     def target_ended(self, reason: str) -> None:
         """The target's connection is over before the VM runs there."""
-        self._shell.log.warning("vmotion-target-lost", console=self._worker.console_of_ours.id, reason=reason)
+        self._shell.log.warning(
+            "vmotion-target-lost",
+            console=self._worker.console_of_ours.id,
+            peer=self._record.target,
+            reason=reason,
+        )
         if self.machine.state == vmotion.JOINED:
             self._drop_target()
         self.happened(vmotion.TARGET_GONE)

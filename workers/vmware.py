@@ -32,7 +32,7 @@ from vspcd.proto.vmware_codes import (
 from vspcd.unix import tcpinfo
 from vspcd.unix.loop import Timer
 from vspcd.unix.page import INTENT, LEG, READ_UP_TO, SENT_UP_TO, TYPIST
-from workers.connection import CLOSED, Connection, Room
+from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
 from workers.contest import Contest, Newcomer
 from workers.leg import Leg, LegGone
@@ -54,6 +54,7 @@ class VmwareWorker:
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
         self.first_leg: Optional[Leg] = None
+        self.preamble: Optional[Preamble] = None
         self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
@@ -98,6 +99,7 @@ class VmwareWorker:
         )
         self.first_leg = leg
         if preamble.needed:
+            self.preamble = preamble
             preamble.begin()
         else:
             self._begin_telnet(leg)
@@ -156,6 +158,8 @@ class VmwareWorker:
         if self.negotiation is not None and self.connection is not None:
             self.connection.session.refuse_proxy()
             self.negotiation.fail(message["reason"])
+        elif self.preamble is not None:
+            self.preamble.fail(message["reason"])
 
     def _handed(self, _message: Message, _fds: list[int]) -> None:
         """The console's owner has our connection now."""
@@ -353,18 +357,19 @@ class VmwareWorker:
         self.shell.page.words[LEG] = 0
         self.console.type_to(None)
         self.console.journal.event("disconnected", {"peer": connection.peer, "reason": reason})
-        self.console.notice("disconnected" if reason == CLOSED else f"disconnected: {reason}")
+        self.console.notice("disconnected" if reason in (CLOSED, TLS_ENDED) else f"disconnected: {reason}")
         self.shell.tell("disconnected", leg=connection.leg.number, reason=reason)
 
     def switch(self, target: Connection, early: bytes) -> None:
         """The VM has moved: what the source said last, then what the target says."""
         console, source = self.console_of_ours, self.connection
+        # From here on the source's end, or what its host still says, is nobody's business but the log's.
+        self.connection = target
+        target.handlers = self
         if source is not None and not source.closed:
             source.drain()
             source.end()
             self.shell.tell("closed", leg=source.leg.number)
-        self.connection = target
-        target.handlers = self
         self.shell.page.words[LEG] = target.leg.number
         target.leg.keep_books(self.shell.page)
         self.shell.tell("connected", leg=target.leg.number)
@@ -405,6 +410,8 @@ class VmwareWorker:
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
         assert self.console is not None
+        if connection is not self.connection:
+            return
         if isinstance(event, BadIdentity):
             raise PeerError(event.reason)
         if isinstance(event, (VmotionBegin, VmotionAbort)):

@@ -129,11 +129,21 @@ def _connect(path: str, seconds: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(seconds)
     try:
-        connection.connect(path)
+        _connect_to(connection, path)
     except OSError as error:
         connection.close()
         raise _unreachable(path, error) from None
     return connection
+
+
+def _connect_to(connection: socket.socket, path: str) -> None:
+    """Connect through the folder's descriptor: a socket address holds 107 bytes, a path can be longer."""
+    folder, name = os.path.split(path)
+    fd = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        connection.connect(f"/proc/self/fd/{fd}/{name}")
+    finally:
+        os.close(fd)
 
 
 def _unreachable(path: str, error: OSError) -> Failure:
