@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from tests.system.payload import numbered
 from tests.system.simulator import Simulator
 from tests.system.tls_peers import Pair, TlsVm, dialled, events, self_signed, tls_helpers, vanish
 from tests.system.vm import VC_UUID, FakeVm, Sub, uuid_text, vmware
-from tests.system.wait import throughout, until
+from tests.system.wait import Deadline, throughout, until
 
 TAKEN_OVER_WITHIN = 6.0
 """Two seconds of grace for the old host, and what a busy machine adds."""
@@ -220,7 +221,7 @@ def test_a_handshake_that_dies_with_its_helper_is_not_waited_for(
 
 GOOD = "normal,source-closes-early,crossing,begin-twice,abort,abort-at-once,stranger,replay"
 HOSTS = "127.0.0.2,127.0.0.3,127.0.0.4"
-ROUNDS, LINES = 60, 64
+MOVES, LINES = 8, 64
 BEGIN, GOAHEAD, PEER, PEER_OK, COMPLETE = 40, 41, 44, 45, 46
 SEQUENCE = b"seq\xff"
 
@@ -232,16 +233,22 @@ def test_a_vm_moves_over_tls_with_typing_under_way_and_nothing_is_lost(
     with Simulator(daemon, "web01", *moving) as simulator:
         client = stack.enter_context(UnixClient(daemon.socket_path("web01")))
         daemon.wait_clients("web01", 1)
-        typed = b""
-        for number in range(ROUNDS):
-            lines = numbered(number * LINES, LINES)
-            client.send(lines)
-            assert client.read(len(lines)) == lines
-            typed += lines
-        until(lambda: len(daemon.console("web01")["moves"]) >= 5, "it has moved a few times")
+        typed = type_until(client, lambda: len(daemon.console("web01")["moves"]) >= MOVES)
     assert simulator.process.returncode == 0, tally(simulator.output)
     assert daemon.log_file("web01").read_bytes() == typed
     assert "would lose" not in tally(simulator.output)
+
+
+def type_until(client: UnixClient, enough: Callable[[], bool]) -> bytes:
+    """Types numbered lines to an echo and compares what comes back; all that was typed."""
+    deadline, typed = Deadline("enough was typed"), b""
+    while not enough():
+        assert deadline.left()
+        lines = numbered(len(typed) // 64, LINES)
+        client.send(lines)
+        assert client.read(len(lines)) == lines
+        typed += lines
+    return typed
 
 
 def tally(output: Path) -> str:
