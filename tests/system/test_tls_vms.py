@@ -90,7 +90,7 @@ def test_without_a_certificate_tls_is_refused_with_the_reason(
     told = hung_up(stack.enter_context(dial_raw(daemon.proxy, CLIENT_HELLO)))
     (refusal,) = daemon.refused()
     assert "TLS" in refusal["reason"]
-    assert told == b""
+    assert b"vspcd" not in told  # words for people are no answer to a handshake
 
 
 def test_mode_can_be_changed_while_vms_are_connected(
