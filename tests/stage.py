@@ -75,9 +75,11 @@ class Cradle(Nursery):
         self.players: list[Player] = []
         self._gate, self._opened = os.pipe()  # whatever becomes of us, those who wait at it end with us
 
-    def worker(self, config: Config, state: str, leg: Optional[LegRecord] = None) -> Worker:
+    def worker(
+        self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
+    ) -> Worker:
         ours, theirs = pair()
-        page = self._arena.take()
+        page = self._arena.take() if page is None else page
         legs = {} if leg is None else {leg.number: leg}
         pid = fork(wait_for(self._gate), {self._gate})
         worker = Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
@@ -156,6 +158,20 @@ class Stage:
         os.kill(player.worker.pid, number)
         player.close()
         self.reap(player)
+
+    def serving(self) -> Player:
+        """Whoever serves the console now."""
+        return next(player for player in self.cradle.players if player.worker is self.console.worker)
+
+    def dies_for_good(self, player: Player) -> None:
+        """A worker dies, and all that go on in its place, until the console is given up."""
+        others = [each for each in self.cradle.players if each is not player]
+        for _ in range(10):
+            self.dies(player)
+            if self.console.worker is None or self.serving() in others:
+                return
+            player = self.serving()
+        raise AssertionError("the console is never given up")
 
     def killed(self, player: Player) -> bool:
         """Whether the supervisor has killed the worker."""

@@ -45,7 +45,9 @@ def stage(stages: Callable[..., Stage]) -> Stage:
 def attach(stage: Stage, console: Console) -> tuple[Optional[str], socket.socket]:
     near, far = socket.socketpair()
     far.settimeout(10)
-    return stage.master.attachments.attach(console, "raw", near, "a test", "rw", 0), far
+    return stage.master.attachments.attach(
+        console, "raw", near, "a test", "rw", 0, next(stage.table.numbers)
+    ), far
 
 
 def test_a_client_of_a_console_that_nobody_serves_gets_a_worker(stage: Stage) -> None:
@@ -73,11 +75,24 @@ def test_no_configuration_allows_more_clients_than_a_page_holds(stage: Stage) ->
         configuration.load(None, [f"clients.max={MAX_CLIENTS + 1}"], None)
 
 
-def test_clients_of_a_worker_that_dies_are_closed(stage: Stage) -> None:
+def test_clients_of_a_worker_that_dies_stay_with_its_successor(stage: Stage) -> None:
     owner, _ = stage.owner()
     _, far = attach(stage, stage.console)
     stage.until(lambda: owner.was_told("client"))
     stage.dies(owner)
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("resumed"))
+    assert [each["client"] for each in successor.was_told("resume-client")] == list(stage.console.clients)
+    far.send(b"typed")
+    assert os.read(successor.fds[-1], 10) == b"typed"
+    far.close()
+
+
+def test_clients_of_a_console_that_is_given_up_are_closed(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    _, far = attach(stage, stage.console)
+    stage.until(lambda: owner.was_told("client"))
+    stage.dies_for_good(owner)
     assert far.recv(1) == b""
     assert stage.console.clients == {}
     far.close()

@@ -81,46 +81,70 @@ def test_a_death_of_any_sort_while_negotiating_is_remembered_and_makes_room(
     assert ended(far)
 
 
-def test_a_worker_that_dies_before_it_is_connected_takes_its_vms_connection_with_it(stage: Stage) -> None:
+def test_a_worker_that_dies_before_it_is_connected_is_replaced_and_its_vm_dials_again(stage: Stage) -> None:
     player, far = stage.dial()
     player.claims()
     stage.until(lambda: player.was_told("own"))
     stage.dies(player)
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("own"))
+    assert successor.was_told("own")[0]["resume"]
     assert ended(far)
-    assert stage.console.worker is None
 
 
-def test_a_worker_that_dies_after_taking_a_connection_takes_both_with_it(stage: Stage) -> None:
+def test_a_console_whose_workers_die_again_and_again_is_given_up_and_its_vm_dials_again(stage: Stage) -> None:
+    owner, far = stage.owner()
+    stage.dies_for_good(owner)
+    assert ended(far)
+    again, _ = stage.dial()
+    again.claims()
+    stage.until(lambda: again.was_told("own"))
+
+
+def test_a_worker_that_dies_before_it_is_connected_leaves_no_connection_when_it_is_given_up(
+    stage: Stage,
+) -> None:
+    player, far = stage.dial()
+    player.claims()
+    stage.until(lambda: player.was_told("own"))
+    stage.dies_for_good(player)
+    assert ended(far)
+
+
+def test_a_worker_that_is_given_up_after_taking_a_connection_takes_both_with_it(stage: Stage) -> None:
     owner, old = stage.owner()
     second, new = stage.dial()
     second.claims()
     stage.until(lambda: owner.was_told("leg"))
     owner.says("took", leg=owner.was_told("leg")[0]["leg"])
-    stage.dies(owner)
+    stage.dies_for_good(owner)
     assert ended(old)
     assert ended(new)
 
 
-def test_a_claim_that_waits_for_an_owner_that_dies_has_the_console(stage: Stage) -> None:
+def test_a_claim_that_waits_for_an_owner_that_dies_is_judged_by_its_successor(stage: Stage) -> None:
     owner, _ = stage.owner()
     second, _ = stage.dial()
     second.claims()
     stage.dies(owner)
-    stage.until(lambda: second.was_told("own"))
-    assert stage.console.worker is second.worker
+    successor = stage.serving()
+    stage.until(lambda: [leg for leg in successor.was_told("leg") if leg["peer"]])
+    number = successor.was_told("leg")[-1]["leg"]
+    successor.says("took", leg=number)
+    stage.until(lambda: second.was_told("handed"))
 
 
-def test_of_several_that_wait_the_first_has_the_console_and_the_others_are_offered_to_it(
-    stage: Stage,
-) -> None:
+def test_all_that_wait_for_an_owner_that_dies_are_judged_by_its_successor(stage: Stage) -> None:
     owner, _ = stage.owner()
-    second, _ = stage.dial()
-    third, _ = stage.dial()
-    second.claims()
-    third.claims()
+    waiting = [stage.dial()[0] for _ in range(3)]
+    for each in waiting:
+        each.claims()
     stage.dies(owner)
-    stage.until(lambda: second.was_told("own") and second.was_told("leg"))
-    assert stage.console.worker is second.worker
+    successor = stage.serving()
+    stage.until(lambda: len(successor.was_told("leg")) >= 3)
+    for leg in successor.was_told("leg")[-3:]:
+        successor.says("rejected", leg=leg["leg"], reason="no")
+    stage.until(lambda: all(each.was_told("refuse") for each in waiting))
 
 
 def test_last_words_are_heard(stage: Stage) -> None:
@@ -130,15 +154,13 @@ def test_last_words_are_heard(stage: Stage) -> None:
     assert [each["reason"] for each in stage.admission.refusals()] == ["it is no VM"]
 
 
-def test_a_claim_among_last_words_leaves_a_console_without_worker_or_connection(stage: Stage) -> None:
-    player, far = stage.dial()
+def test_a_claim_among_last_words_is_served_by_a_successor(stage: Stage) -> None:
+    player, _ = stage.dial()
     player.channel.send({"type": "claim", "uuid": UUID, "label": "", "name": None, "session": {}})
     stage.dies(player)
-    assert stage.console.worker is None
-    assert ended(far)
-    again, _ = stage.dial()
-    again.claims()
-    stage.until(lambda: again.was_told("own"))
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("own"))
+    assert successor is not player
 
 
 def test_deaths_leak_no_descriptor(stage: Stage) -> None:
@@ -148,8 +170,9 @@ def test_deaths_leak_no_descriptor(stage: Stage) -> None:
         second.claims()
         stage.until(lambda: owner.was_told("leg"))
         stage.dies(owner)
+        stage.dies_for_good(stage.serving())
         stage.until(lambda: second.was_told("own"))
-        stage.dies(second)
+        stage.dies_for_good(second)
         for far in (old, new):
             far.close()
 
@@ -210,7 +233,7 @@ def test_an_owner_that_judges_nothing_is_replaced(stage: Stage, monkeypatch: pyt
     stage.until(lambda: stage.killed(owner))
     owner.close()
     stage.reap(owner)
-    stage.until(lambda: second.was_told("own"))
+    assert stage.serving() is not owner
 
 
 def test_a_worker_that_does_not_end_when_told_is_killed(
@@ -247,9 +270,9 @@ def test_an_owner_that_speaks_out_of_turn_is_killed_and_its_console_lives(
     stage.until(lambda: stage.killed(owner))
     owner.close()
     stage.reap(owner)
-    again, _ = stage.dial()
-    again.claims()
-    stage.until(lambda: again.was_told("own"))
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("own"))
+    assert successor is not owner
 
 
 @pytest.mark.parametrize(
@@ -282,7 +305,7 @@ def test_a_worker_that_sends_no_message_loses_its_channel_and_nothing_else_happe
     for _ in range(5):
         turn(stage.loop)
     stage.dies(owner)
-    assert stage.console.worker is None
+    assert stage.serving() is not owner
 
 
 def test_words_about_clients_that_are_not_there_are_harmless(stage: Stage) -> None:

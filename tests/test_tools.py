@@ -121,8 +121,11 @@ def crowd(stage: Stage, consoles: int, clients: int = 0) -> list[Player]:
     for _ in range(clients):
         for console in known:
             near, far = socket.socketpair()
+            number = next(stage.table.numbers)
             assert (
-                stage.master.attachments.attach(console, "raw", near, "uid 4294967295, pid 4194304", "rw", 0)
+                stage.master.attachments.attach(
+                    console, "raw", near, "uid 4294967295, pid 4194304", "rw", 0, number
+                )
                 is None
             )
             far.close()

@@ -103,19 +103,44 @@ def test_when_all_pages_are_taken_it_says_so(arena: Arena, monkeypatch: pytest.M
 def test_a_client_has_a_slot_of_its_own(arena: Arena) -> None:
     page = arena.page(arena.take())
     for client in (11, 12):
-        slot = page.take_client_slot(client)
-        page.words[slot + 1] = client * 100
-    assert page.clients() == {11: ClientFigures(11, 1100, 0, 0), 12: ClientFigures(12, 1200, 0, 0)}
+        page.put_client(page.take_client_slot(client), client * 100, client == 12, 5, 6)
+    assert page.clients() == {
+        11: ClientFigures(11, 1100, False, 5, 6),
+        12: ClientFigures(12, 1200, True, 5, 6),
+    }
 
 
 def test_a_slot_that_is_free_again_is_clean(arena: Arena) -> None:
     page = arena.page(arena.take())
     slot = page.take_client_slot(11)
-    page.words[slot + 1] = page.words[slot + 2] = page.words[slot + 3] = 9
+    for number in range(3):
+        page.put_client(slot, number, True, 9, 9)
     page.words[slot] = 0
     assert page.clients() == {}
     assert page.take_client_slot(12) == slot
-    assert page.clients() == {12: ClientFigures(12, 0, 0, 0)}
+    assert page.clients() == {12: ClientFigures(12, 0, False, 0, 0)}
+
+
+@pytest.mark.parametrize("at", [pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE])
+def test_two_facts_change_at_one_instant(arena: Arena, at: int) -> None:
+    """Whenever the writer dies, both are the old ones or both are the new ones."""
+    number = arena.take()
+    page = arena.page(number)
+    page.put_pair(at, 0, 0)
+    pid = fork(lambda: _count(arena.fd, number, at), {arena.fd})
+    end = time.monotonic() + 10
+    while page.pair(at)[0] < 1000:
+        assert time.monotonic() < end
+    os.kill(pid, signal.SIGKILL)
+    status_of(pid)
+    first, second = page.pair(at)
+    assert second == first + 7 or (first, second) == (0, 0)
+
+
+def _count(fd: int, number: int, at: int) -> None:
+    page = map_page(fd, number)
+    for value in range(1, 1 << 40):
+        page.put_pair(at, value, value + 7)
 
 
 def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -> None:
@@ -124,12 +149,16 @@ def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -
     assert len(slots) == MAX_CLIENTS
     assert min(slots) == FIRST_CLIENT
     assert max(slots) + pages.CLIENT_WORDS <= WORDS
+    assert all(b - a == pages.CLIENT_WORDS for a, b in zip(sorted(slots), sorted(slots)[1:]))
     with pytest.raises(LookupError):
         page.take_client_slot(MAX_CLIENTS + 1)
 
 
-def test_words_of_the_worker_and_of_clients_do_not_overlap() -> None:
-    named = [pages.HEAD, pages.BYTES_IN, pages.BYTES_OUT, pages.NOT_LOGGED, pages.LEG]
-    named += [pages.WIRE_IN, pages.WIRE_OUT, pages.BEAT]
-    assert len(set(named)) == len(named)
-    assert max(named) < FIRST_CLIENT
+def test_no_two_words_of_a_page_overlap() -> None:
+    single = [pages.HEAD, pages.BYTES_IN, pages.BYTES_OUT, pages.NOT_LOGGED, pages.LEG, pages.INTENT]
+    single += [pages.TYPIST, pages.TYPED_FROM, pages.BEAT]
+    pairs = [
+        at + offset for at in (pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE) for offset in range(5)
+    ]
+    assert len({*single, *pairs}) == len(single) + len(pairs)
+    assert max(*single, *pairs) < FIRST_CLIENT

@@ -213,7 +213,7 @@ class Bench:
 
     def own(self, name: Optional[str] = "web01", label: str = "") -> None:
         """Give it the console."""
-        self.tell("own", console={"uuid": UUID, "label": label, "name": name})
+        self.tell("own", console={"uuid": UUID, "label": label, "name": name}, resume=False)
         self.until(lambda: self.worker.console is not None)
 
     def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:

@@ -299,7 +299,7 @@ def test_the_page_tells_how_much_came_and_how_far_each_client_is(bench: Bench) -
     words = bench.page.words
     assert (words[HEAD], words[BYTES_IN]) == (100, 100)
     (figures,) = bench.page.clients().values()
-    assert (figures.cursor, figures.sent) == (100, 100)
+    assert (figures.cursor, figures.half) == (100, False)
 
 
 def test_bytes_that_were_not_logged_are_counted_as_they_are_lost(bench: Bench) -> None:

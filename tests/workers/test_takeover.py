@@ -13,7 +13,7 @@ from vspcd.core.identity import PROBE_SECONDS
 from vspcd.proto import attach
 from vspcd.proto.vmware import WILL_PROXY
 from vspcd.unix.loop import Loop
-from vspcd.unix.page import LEG, Arena
+from vspcd.unix.page import LEG
 from workers.contest import Contest, Newcomer
 from workers.leg import Leg
 
@@ -174,9 +174,8 @@ def contest(quick: bool, silent: bool = False) -> tuple[bool, float]:
     """The verdict on an old connection, and how long it took."""
     loop, near_far = Loop(), tcp_pair()
     near, far = near_far
-    arena = Arena()
     verdicts: list[bool] = []
-    leg = Leg(1, near, "192.0.2.1:1", arena.page(arena.take()))
+    leg = Leg(1, near, "192.0.2.1:1")
     far.setsockopt(socket.IPPROTO_TCP, TCP_QUICKACK, quick)
     if silent:
         fall_silent(far)
@@ -208,9 +207,8 @@ def test_a_silent_host_is_found_dead_in_time() -> None:
 
 def test_a_contest_that_is_decided_from_outside_has_one_verdict() -> None:
     loop, (near, far) = Loop(), tcp_pair()
-    arena = Arena()
     verdicts: list[bool] = []
-    leg = Leg(1, near, "192.0.2.1:1", arena.page(arena.take()))
+    leg = Leg(1, near, "192.0.2.1:1")
     made = Contest(
         loop, leg, Newcomer(2, "h:1", {}, False, -1), lambda _newcomer, alive: verdicts.append(alive)
     )
