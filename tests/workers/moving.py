@@ -11,8 +11,6 @@ from tests.proto.streams import tokens_of
 from tests.workers.bench import HOST, OTHER_HOST, UUID, Bench, Tool, Vm, tcp_pair
 from vspcd.proto import telnet
 from vspcd.proto.vmware import (
-    GET_VM_NAME,
-    GET_VM_VC_UUID,
     VM_NAME,
     VM_VC_UUID,
     VMOTION_ABORT,
@@ -111,10 +109,10 @@ class Moving:
     def notnow(self) -> list[bytes]:
         return payloads(self.source, VMOTION_NOTNOW)
 
-    def unread(self, target: Vm) -> bytes:
-        """What stays unsent for a while: for what must not come."""
+    def typed_at_rest(self, vm: Vm) -> bytes:
+        """What a VM was given once nothing more happens: for what must not come."""
         self.bench.settle()
-        return target.typed()
+        return vm.typed()
 
 
 def target_session(pair: bytes, uuid: Optional[str], name: Optional[str]) -> Session:
@@ -134,6 +132,3 @@ def target_session(pair: bytes, uuid: Optional[str], name: Optional[str]) -> Ses
 def identity(uuid: str = UUID, name: str = "web01") -> bytes:
     """What a target says of itself when asked."""
     return frame(VM_VC_UUID, uuid_payload(uuid)) + frame(VM_NAME, name.encode())
-
-
-ASKED = (GET_VM_VC_UUID, GET_VM_NAME)

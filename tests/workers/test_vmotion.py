@@ -132,14 +132,14 @@ def test_typing_is_held_in_the_clients_socket_from_goahead_on(moving: Moving) ->
     moving.goahead()
     held = fill(moving.bench, moving.raw)
     assert held < 1 << 20
-    assert moving.unread(moving.source) == b"before"
+    assert moving.typed_at_rest(moving.source) == b"before"
     assert moving.bench.worker.console_of_ours.keyboard.held_bytes <= 2 << 17
 
 
 def test_held_typing_goes_to_the_target_first_and_in_order(moving: Moving) -> None:
     target = moving.joined()
     moving.raw.say(b"held \xff|")
-    assert moving.unread(target) == b""
+    assert moving.typed_at_rest(target) == b""
     moving.moved(target)
     moving.raw.say(b"later")
     moving.bench.until(lambda: target.typed() == b"held \xff|later")
@@ -158,13 +158,13 @@ def test_nothing_is_typed_to_a_target_before_complete(moving: Moving) -> None:
     target = moving.joined()
     moving.source.finish()
     moving.raw.say(b"held")
-    assert moving.unread(target) == b""
+    assert moving.typed_at_rest(target) == b""
 
 
 def test_abort_releases_what_was_held_to_the_source(moving: Moving) -> None:
     pair = moving.goahead()
     moving.raw.say(b"held")
-    assert moving.unread(moving.source) == b""
+    assert moving.typed_at_rest(moving.source) == b""
     moving.abort(b"some payload")
     moving.bench.until(lambda: moving.source.typed() == b"held")
     moving.ended("aborted")
@@ -367,7 +367,7 @@ def test_second_begin_makes_the_first_pair_worthless(moving: Moving) -> None:
     target = moving.target(second)
     moving.complete(target, b"1111")
     moving.raw.say(b"held")
-    assert moving.unread(target) == b""
+    assert moving.typed_at_rest(target) == b""
     moving.complete(target, b"2222")
     moving.bench.until(lambda: target.typed() == b"held")
 
@@ -419,7 +419,7 @@ def test_complete_from_the_source_has_no_effect(moving: Moving, payload: bytes) 
     target = moving.joined()
     moving.raw.say(b"held")
     moving.source.say(frame(VMOTION_COMPLETE, payload))
-    assert moving.unread(target) + moving.source.typed() == b""
+    assert moving.typed_at_rest(target) + moving.source.typed() == b""
     moving.moved(target)
     moving.bench.until(lambda: target.typed() == b"held")
 
@@ -428,7 +428,7 @@ def test_abort_from_the_target_has_no_effect(moving: Moving) -> None:
     target = moving.joined()
     moving.raw.say(b"held")
     target.say(frame(VMOTION_ABORT))
-    assert moving.unread(target) + moving.source.typed() == b""
+    assert moving.typed_at_rest(target) + moving.source.typed() == b""
     moving.moved(target)
     moving.bench.until(lambda: target.typed() == b"held")
 
