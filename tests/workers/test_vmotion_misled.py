@@ -1,4 +1,4 @@
-"""What must have no effect on a VM that moves: words out of place, pairs that are not right, targets that are others."""
+"""What must have no effect on a VM that moves: words out of place, wrong pairs, targets that are other VMs."""
 
 from __future__ import annotations
 
