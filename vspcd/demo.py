@@ -102,7 +102,7 @@ def start(command: list[str], quiet: bool = False) -> subprocess.Popen[bytes]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if quiet else None,
         start_new_session=True,
-        preexec_fn=end_with_the_demo,
+        preexec_fn=end_with_the_demo,  # noqa: PLW1509  there are no threads
     )
 
 

@@ -146,7 +146,7 @@ class Requests:
         if replay < 0:
             raise Refusal("bad-request", f"replay is a number of bytes, not {replay}")
         try:
-            ours, theirs = socket.socketpair()
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise Refusal("busy", f"no socket for another client: {error.strerror}") from None
         objection = self._attachments.attach(

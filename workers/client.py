@@ -22,6 +22,7 @@ INPUT_LIMIT = 2 * telnet.SUBNEGOTIATION_LIMIT  # a peek this long holds a whole 
 NOTICE_LIMIT = 8192
 OUT_LIMIT = 4 * 65536
 CHUNK = 65536
+PACKET = 1 << 18  # more than the longest packet of vspcctl's frames
 RAW, TELNET, ATTACH = "raw", "telnet", "vspcctl"
 SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 BREAK_WIRE = telnet.command(telnet.BREAK)
@@ -38,10 +39,14 @@ class InputEnded(Exception):
 
 
 class Typed(NamedTuple):
-    """What a client has typed: ``wire`` is ready for the VM's telnet connection, ``size`` was read for it."""
+    """What a client has typed: ``wire`` is ready for the VM's telnet connection, ``size`` bytes were read for it.
+
+    ``offset``: how much vspcctl has typed with it, by its own count.
+    """
 
     wire: bytes
     size: int
+    offset: int = 0
 
 
 class Client:
@@ -65,7 +70,6 @@ class Client:
         self.decided = kind != TELNET
         self.told_terminal: Optional[dict[str, object]] = None
         self.told_coded: Optional[bool] = None  # what the master knows of its coding
-        self._inbox = bytearray()
         self._low_water = 1
         self.counted = (
             sock.family != socket.AF_UNIX
@@ -180,7 +184,8 @@ class Client:
             return 0
         except OSError as error:
             raise ClientGone(os.strerror(error.errno or 0)) from None
-        self._given += sent
+        if self.counted:
+            self._given += sent
         return sent
 
     def notice(self, text: str) -> None:
@@ -259,21 +264,27 @@ class Client:
             self._low_water = low_water
 
     def _read_frames(self) -> Optional[Typed]:
-        # A Unix socket knows no low-water mark: an incomplete frame is taken in, a bounded number of bytes.
+        """The frames of one packet; those that a dead worker had dealt with are left out."""
         try:
-            data = self.sock.recv(INPUT_LIMIT, socket.MSG_DONTWAIT)
+            data = self.sock.recv(PACKET, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
             raise ClientGone(os.strerror(error.errno or 0)) from None
         if not data:
             raise ClientGone("it has closed")
-        self._inbox += data
-        found = attach.frames(self._inbox)
-        if not found:
-            return None
-        del self._inbox[: found[-1][1]]
-        return Typed(b"".join(_frame_wire(frame) for frame, _ in found), 0)
+        found = attach.frames(data)
+        if not found or found[-1][1] != len(data):
+            raise PeerError("a packet that does not hold whole frames")
+        frames = [frame for frame, _ in found if frame.type != attach.INPUT or frame.offset >= self._given]
+        offset = max((frame.offset + len(frame.payload) for frame in frames), default=self._given)
+        return Typed(b"".join(map(_frame_wire, frames)), len(data), offset)
+
+    def settle(self, typed: Typed) -> None:
+        """The VM has it: should another worker find it unread, it is not to be typed again."""
+        if self.kind == ATTACH:
+            self._given = max(self._given, typed.offset)
+            self.note()
 
     def unread(self) -> int:
         """Bytes that it has typed and that nobody has read."""
@@ -284,6 +295,9 @@ class Client:
 
     def done(self, typed: Typed) -> None:
         """What was read is with the VM, or dropped: forget it."""
+        if self.kind == ATTACH:
+            self.sock.recv(PACKET, socket.MSG_DONTWAIT)  # the one packet that it was
+            return
         left = typed.size
         try:
             while left:

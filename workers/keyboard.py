@@ -100,6 +100,8 @@ class Keyboard:
         if typed is None:
             return
         if client.mode == "ro" or not typed.wire:
+            self._already_typed.pop(client.number, None)
+            client.settle(typed)
             client.done(typed)
             return
         batch = Batch(client, typed, self._already_typed.pop(client.number, 0))
@@ -163,6 +165,7 @@ class Keyboard:
             return False
         self._batch = None
         if batch.client is not None:
+            batch.client.settle(batch.typed)
             if not batch.client.counted:
                 # Nobody could tell whether these bytes were consumed: sooner type them twice than never.
                 self._page.words[TYPIST] = 0

@@ -116,13 +116,24 @@ class Leg:
             self._page.put_pair(READ_UP_TO, self.taken, self._page.words[HEAD])
         left = size
         while left:
-            left -= self.sock.recv_into(buffer, left, DISCARD)
+            left -= self._forget(left, buffer)
+
+    def _forget(self, size: int, buffer: memoryview) -> int:
+        try:
+            forgotten = self.sock.recv_into(buffer, min(size, len(buffer)), DISCARD)
+        except (BlockingIOError, InterruptedError):
+            forgotten = 0
+        except OSError as error:
+            raise LegGone(os.strerror(error.errno or 0)) from None
+        if not forgotten:
+            raise LegGone("somebody else has read from it")
+        return forgotten
 
     def discard(self, size: int, buffer: memoryview) -> None:
         """A worker that died had dealt with these bytes and not yet consumed them."""
         left = size
         while left > 0:
-            left -= self.sock.recv_into(buffer, min(left, len(buffer)), DISCARD)
+            left -= self._forget(left, buffer)
 
     def sleep_until(self, low_water: int) -> None:
         """Do not wake up before this many bytes are there: the ones seen are half a message."""

@@ -152,10 +152,12 @@ class Negotiation:
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         self._claimed = True
+        self._stop_timers()
+        # Not even its end is our business now: another process may have it.
+        connection.leg.detach()
         if self._pair is not None:
             self.shell.tell("peer", pair=self._pair.hex(), session=self.snapshot())
             return
-        self._stop_timers()
         label = session.proxy.label if session.proxy is not None else None
         self.shell.tell(
             "claim", uuid=self._uuid, label=label or "", name=session.name, session=self.snapshot()
@@ -166,7 +168,9 @@ class Negotiation:
         self.shell.log.warning("vmotion-unknown-pair", peer=self.connection.peer)
         self._pair = None
         self._was_stranger = True
-        self._claimed = False
+        self._watch_again()
+        timeout = self.shell.settings["handshake_timeout"]
+        self._timers = [self.shell.loop.call_later(timeout, self._too_late)]
         self.connection.session.unknown(VMOTION_PEER)
         self._attempt(self.connection.send_replies)
         if not self._over:
@@ -202,6 +206,7 @@ class Negotiation:
             return
         self._over = True
         self._stop_timers()
+        self._watch_again()
         self.shell.tell("failed", reason=reason)
         connection = self.connection
         connection.leg.last_word(bytes(connection.leg.out) + connection.session.take_output() + words)
@@ -211,9 +216,15 @@ class Negotiation:
         self.shell.loop.call_later(LAST_WORDS, self._leave)
 
     def stop(self) -> None:
-        """The connection has another owner."""
+        """The negotiation is over: the console is ours, or the connection somebody else's."""
         self._over = True
         self._stop_timers()
+
+    def _watch_again(self) -> None:
+        """The claim came to nothing: the connection is still ours."""
+        if self._claimed:
+            self._claimed = False
+            self.connection.serve(self.shell.loop)
 
     def _stop_timers(self) -> None:
         for timer in self._timers:

@@ -152,6 +152,7 @@ class VmwareWorker:
             self.negotiation.stop()
             early = bytes(self.negotiation.early)
             self.negotiation = None
+            self.connection.serve(self.shell.loop)
             self._connect(self.connection, early)
 
     def _refuse(self, message: Message, _fds: list[int]) -> None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve
 from vspcd.proto import attach, control
+from vspcd.proto.errors import PeerError
 
 LIFETIME = 60.0
 """Seconds after which a forgotten one ends itself."""
@@ -111,7 +112,7 @@ class Daemon:
         if console["name"] == "busy":
             self._refuse(connection, "busy", "busy has 64 clients already")
             return
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         about = {key: console[key] for key in ("id", "uuid", "label", "name", "state")}
         packet = control.encode({"type": "attached", **about, "end": True})
         socket.send_fds(connection, [packet], [theirs.fileno()])
@@ -119,7 +120,7 @@ class Daemon:
         replay = f"welcome to {console['name']}, {request['mode']}\r\n".encode()[: request["replay"]]
         ours.sendall(attach.frame(attach.DATA, replay) + attach.frame(attach.LIVE))
         self._selector.register(
-            ours, selectors.EVENT_READ, Worker(ours, self._selector, self._record).receive
+            ours, selectors.EVENT_READ, Worker(ours, self._selector, self._record, len(replay)).receive
         )
 
     def _on_forget(self, connection: socket.socket, request: dict[str, Any]) -> None:
@@ -154,8 +155,11 @@ class Daemon:
 class Worker:
     """The worker's end of one attached session."""
 
-    def __init__(self, connection: socket.socket, selector: selectors.BaseSelector, record: str) -> None:
+    def __init__(
+        self, connection: socket.socket, selector: selectors.BaseSelector, record: str, position: int
+    ) -> None:
         self._record = record
+        self._position = position
         self._connection = connection
         self._selector = selector
         self._received = b""
@@ -190,7 +194,15 @@ class Worker:
     def _send(self, data: bytes) -> None:
         self._connection.setblocking(True)
         self._connection.settimeout(10)
-        self._connection.sendall(data)
+        try:
+            frames = attach.frames(data)
+        except PeerError:
+            self._connection.sendall(data)
+            return
+        for frame, _ in frames:
+            self._connection.sendall(attach.frame(frame.type, frame.payload, self._position))
+            if frame.type == attach.DATA:
+                self._position += len(frame.payload)
 
     def _close(self) -> None:
         self._selector.unregister(self._connection)

@@ -122,9 +122,13 @@ def test_a_killed_daemon_is_its_loss_for_a_session(daemon: Daemon, terminals: Te
     assert b"[vspcctl: the daemon has ended the session: vspcd has ended]" in session.output
 
 
-def test_a_killed_worker_is_not_taken_for_the_daemon(daemon: Daemon, terminals: Terminals) -> None:
+def test_a_session_goes_on_when_the_worker_is_killed(daemon: Daemon, terminals: Terminals) -> None:
     with Simulator(daemon, "lab"):
         session = attached(daemon, terminals)
+        session.type(b"before")
+        session.see(b"before")
         os.kill(daemon.worker("lab"), signal.SIGKILL)
-        assert (session.wait(), session.is_restored) == (1, True)
-    assert b"[vspcctl: lost lab: its process has ended" in session.output
+        session.type(b" and after")
+        assert b"before" not in session.see(b" and after")
+        session.type(b"\x1d.")
+        assert (session.wait(), session.is_restored) == (0, True)

@@ -19,7 +19,7 @@ import pytest
 from tests.unix.turning import until
 from tests.workers.tls_bench import Client, TlsBench, openssl, received, self_signed
 from tests.workers.tls_peer import TlsPeer
-from workers.contest import unacknowledged
+from vspcd.unix.tcpinfo import unacknowledged
 
 SO_ATTACH_FILTER = 26
 NAMES = "subjectAltName=DNS:vspc.example,DNS:*.lab.example,IP:10.0.0.1,IP:fd00::1"

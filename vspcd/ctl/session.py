@@ -26,7 +26,8 @@ from vspcd.ctl.terminal import RawTerminal
 from vspcd.proto import attach
 from vspcd.proto.errors import PeerError
 
-READ_SIZE = 65536
+READ_SIZE = 32768
+PACKET = 1 << 18  # more than the longest packet of frames
 INPUT_LIMIT = 1 << 20
 """Bytes of input that wait for the worker. A pipe is then not read on; typing is dropped, with a notice."""
 QUERY_DEADLINE = 2.0
@@ -63,6 +64,7 @@ class Session:
         self._worker.setblocking(False)
         self._stdin: Optional[int] = 0
         self._from_worker = bytearray()
+        self._position: Optional[int] = None  # the journal position up to which it was shown
         self._to_worker = bytearray()
         self._quiet_since = self._began = time.monotonic()
         self._received = self._sent = 0
@@ -173,7 +175,9 @@ class Session:
 
     def _write_worker(self) -> None:
         try:
-            sent = self._worker.send(self._to_worker[:READ_SIZE], socket.MSG_NOSIGNAL)
+            # A frame is a packet: it arrives whole or not at all, whatever becomes of the console's process.
+            _, end = attach.frames(self._to_worker[:PACKET])[0]
+            sent = self._worker.send(self._to_worker[:end], socket.MSG_NOSIGNAL)
         except BlockingIOError:
             return
         except OSError:
@@ -184,7 +188,7 @@ class Session:
 
     def _read_worker(self) -> None:
         try:
-            data = self._worker.recv(READ_SIZE)
+            data = self._worker.recv(PACKET)
         except BlockingIOError:
             return
         except OSError:
@@ -219,8 +223,7 @@ class Session:
 
     def _take_frame(self, frame: attach.Frame) -> None:
         if frame.type == attach.DATA:
-            self._received += len(frame.payload)
-            self._display.show(frame.payload)
+            self._show(frame)
             return
         text = visible(frame.payload.decode("utf-8", "replace"))
         if frame.type == attach.BYE:
@@ -228,6 +231,13 @@ class Session:
             self._end(code, f"the daemon has ended the session: {text}")
         elif frame.type in TEXTS:
             self.notice(TEXTS[frame.type].format(text))
+
+    def _show(self, frame: attach.Frame) -> None:
+        """Show what is new: a process that went on for a dead one may repeat its last frame."""
+        known = 0 if self._position is None else max(0, self._position - frame.offset)
+        self._position = max(self._position or 0, frame.offset + len(frame.payload))
+        self._received += len(frame.payload[known:])
+        self._display.show(frame.payload[known:])
 
     # The user's side
 
@@ -270,7 +280,7 @@ class Session:
         elif self._typing and len(self._to_worker) + len(data) > INPUT_LIMIT:
             self._warn("the VM does not take what you type; some of it is dropped")
         else:
-            self._to_worker += attach.frame(attach.INPUT, data)
+            self._to_worker += attach.frame(attach.INPUT, data, self._sent)
             self._sent += len(data)
 
     def _warn(self, text: str) -> None:
