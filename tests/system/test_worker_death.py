@@ -49,7 +49,7 @@ def test_what_the_vm_says_is_whole_in_the_log_and_at_every_client(
     assert telnet.read(len(said)) == said
     assert unix.read(len(said)) == said
     assert daemon.log_file(vm.name).read_bytes() == said
-    assert vm.name in daemon.log() and "vm-disconnected" not in daemon.log()
+    assert "vm-disconnected" not in daemon.log()
 
 
 def test_what_clients_type_is_whole_at_the_vm(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
