@@ -16,6 +16,7 @@ from vspcd.proto import attach, telnet
 from vspcd.proto.errors import PeerError
 from vspcd.proto.terminal import Break, Input, Terminal
 from vspcd.unix import tcpinfo
+from vspcd.unix.lowwater import LowWater
 from vspcd.unix.page import Page
 
 INPUT_LIMIT = 2 * telnet.SUBNEGOTIATION_LIMIT  # a peek this long holds a whole token, or a fault
@@ -70,7 +71,7 @@ class Client:
         self.decided = kind != TELNET
         self.told_terminal: Optional[dict[str, object]] = None
         self.told_coded: Optional[bool] = None  # what the master knows of its coding
-        self._low_water = 1
+        self._low_water = LowWater(sock)
         self.counted = (
             sock.family != socket.AF_UNIX
         )  # TCP counts what was given and consumed, Unix sockets do not
@@ -259,9 +260,7 @@ class Client:
 
     def _sleep_until(self, low_water: int) -> None:
         """Half an escape is no reason to wake up: wait for more."""
-        if low_water != self._low_water:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
-            self._low_water = low_water
+        self._low_water.set(low_water)
 
     def _read_frames(self) -> Optional[Typed]:
         """The frames of one packet; those that a dead worker had dealt with are left out."""

@@ -20,6 +20,7 @@ from typing import Optional
 from vspcd.proto.errors import PeerError
 from vspcd.unix import tcpinfo
 from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
+from vspcd.unix.lowwater import LowWater
 from vspcd.unix.page import BYTES_OUT, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
 
 OUT_LIMIT = 65536
@@ -53,7 +54,7 @@ class Leg:
         self._loop: Optional[Loop] = None
         self._reading = True
         self._blocked = False
-        self._low_water = 0
+        self._low_water = LowWater(sock)
         self.sleep_until(1)  # another process may have left another mark on the socket
 
     def keep_books(self, page: Page) -> None:
@@ -137,9 +138,7 @@ class Leg:
 
     def sleep_until(self, low_water: int) -> None:
         """Do not wake up before this many bytes are there: the ones seen are half a message."""
-        if low_water != self._low_water:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, low_water)
-            self._low_water = low_water
+        self._low_water.set(low_water)
 
     # Writing.
 

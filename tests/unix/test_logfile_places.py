@@ -97,7 +97,7 @@ def test_reopening_leaks_no_descriptor(folder: Folder) -> None:
             os.rename(folder.file(suffix), folder.file(f"{suffix}.{number}"))
         log.reopen()
         log.release(log.head)
-    assert len(open_descriptors()) == before
+    assert len(open_descriptors()) <= before
 
 
 # Restarts
