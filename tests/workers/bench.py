@@ -67,9 +67,10 @@ class Far:
                 data = self.sock.recv(1 << 20)
             except BlockingIOError:
                 break
-            except OSError:
-                self.over = True
-                break
+            except ConnectionResetError:
+                if self.sock.type != socket.SOCK_SEQPACKET:
+                    self.over = True
+                continue  # it left something unread, and what it said can still be read
             self.got += data
             self.over = not data
         return bytes(self.got)
@@ -126,7 +127,9 @@ class Vm(Far):
 
 
 class Tool(Far):
-    """A client that speaks vspcctl's frames."""
+    """A client that speaks vspcctl's frames, whole ones in each packet."""
+
+    typed = 0
 
     def all(self) -> list[attach.Frame]:
         """All frames that it was sent."""
@@ -151,8 +154,13 @@ class Tool(Far):
                 at = each.offset + len(each.payload)
         return b"".join(self.payloads(attach.DATA))
 
+    def typing(self, data: bytes) -> bytes:
+        """The frame for what is typed next; it says how much was typed before."""
+        self.typed += len(data)
+        return attach.frame(attach.INPUT, data, self.typed - len(data))
+
     def type(self, data: bytes) -> None:
-        self.say(attach.frame(attach.INPUT, data))
+        self.say(self.typing(data))
 
 
 FarEnd = TypeVar("FarEnd", bound=Far)
@@ -225,12 +233,14 @@ class Bench:
     def settle(self) -> int:
         return settle(self.loop)
 
-    def pour(self, source: Far, wire: bytes, until: Callable[[], object] = lambda: True) -> None:
+    def pour(
+        self, source: Far, wire: bytes, until: Callable[[], object] = lambda: True, seconds: float = 60
+    ) -> None:
         """Let a far end say much, as fast as it is taken, and go on until the condition holds."""
         left = memoryview(wire)
-        end = time.monotonic() + 60
+        end = time.monotonic() + seconds
         while not until() or left:
-            assert time.monotonic() < end, "waited 60 s in vain"
+            assert time.monotonic() < end, f"waited {seconds:g} s in vain"
             if left:
                 left = left[source.offer(left[:200000]) :]
             self.turn()
@@ -269,7 +279,7 @@ class Bench:
         return self._end(Far(far))
 
     def tool(self, mode: str = "rw", replay: int = 0) -> Tool:
-        near, far = socket.socketpair()
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._client(near, "vspcctl", mode, replay)
         return self._end(Tool(far))
 

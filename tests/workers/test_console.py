@@ -121,7 +121,7 @@ def test_output_cut_in_the_middle_of_a_doubled_byte_goes_on_there(bench: Bench) 
                 break
         return len(port.got) == len(telnet.escape(data))
 
-    bench.pour(vm, telnet.escape(data), slowly)
+    bench.pour(vm, telnet.escape(data), slowly, seconds=20)
     assert bytes(port.got) == telnet.escape(data)
 
 

@@ -38,23 +38,38 @@ def test_every_byte_that_a_binary_telnet_client_types_reaches_the_vm(bench: Benc
 
 def test_a_break_of_a_tool_reaches_the_vm_in_its_place(bench: Bench, vm: Vm) -> None:
     tool = bench.tool()
-    tool.say(
-        attach.frame(attach.INPUT, b"before")
-        + attach.frame(attach.BREAK)
-        + attach.frame(attach.INPUT, b"after")
-    )
+    tool.say(tool.typing(b"before") + attach.frame(attach.BREAK) + tool.typing(b"after"))
     bench.until(lambda: b"before" + BREAK + b"after" in vm.heard())
 
 
-@pytest.mark.parametrize("size", [1, 5, 15, 16, 17, 1000])
-def test_frames_are_understood_wherever_they_are_cut(bench: Bench, vm: Vm, size: int) -> None:
+@pytest.mark.parametrize("together", [1, 2, 20])
+def test_frames_are_understood_however_many_are_in_a_packet(bench: Bench, vm: Vm, together: int) -> None:
     tool = bench.tool()
-    wire = b"".join(attach.frame(attach.INPUT, b"piece %d\xff" % number) for number in range(20))
-    for at in range(0, len(wire), size):
-        tool.say(wire[at : at + size])
-        bench.turn()
+    frames = [tool.typing(b"piece %d\xff" % number) for number in range(20)]
+    for at in range(0, len(frames), together):
+        tool.say(b"".join(frames[at : at + together]))
     expected = b"".join(b"piece %d\xff" % number for number in range(20))
     bench.until(lambda: vm.typed() == expected)
+
+
+@pytest.mark.parametrize("size", [1, 15, 17, 20, 50])
+def test_a_packet_that_holds_half_a_frame_is_the_end_of_its_tool(bench: Bench, vm: Vm, size: int) -> None:
+    tool = bench.tool()
+    wire = tool.typing(b"whole") + tool.typing(b"half of this one is missing")
+    tool.say(wire[:size])
+    bench.until(lambda: bench.told("detached"))
+    assert vm.typed() in (b"", b"whole")
+
+
+def test_typing_that_a_tool_sends_again_is_typed_once(bench: Bench, vm: Vm) -> None:
+    tool = bench.tool()
+    first = tool.typing(b"once,")
+    tool.say(first)
+    bench.until(lambda: vm.typed() == b"once,")
+    tool.say(first)
+    tool.type(b"then")
+    bench.until(lambda: vm.typed().endswith(b"then"))
+    assert vm.typed() == b"once,then"
 
 
 @pytest.mark.parametrize(
@@ -115,31 +130,30 @@ def test_typing_for_a_vm_that_does_not_read_stays_in_the_clients_socket(bench: B
 def test_several_clients_never_type_inside_anothers_escape(bench: Bench) -> None:
     """All type FF, breaks and their own letter, and the VM takes a few bytes at a time."""
     vm = bench.connect(small=True)
-    tools = [bench.tool() for _ in range(3)]
-    piece = [
-        attach.frame(attach.INPUT, b"\xff" * 1001 + letter) + attach.frame(attach.BREAK)
-        for letter in (b"a", b"b", b"c")
-    ]
-    left = [wire * 100 for wire in piece]
-    expected = 3 * 100 * 1002
+    tools = {letter: bench.tool() for letter in (b"a", b"b", b"c")}
+    left = {
+        letter: [tool.typing(b"\xff" * 1001 + letter) + attach.frame(attach.BREAK) for _ in range(100)]
+        for letter, tool in tools.items()
+    }
 
     def served() -> bool:
-        for number, tool in enumerate(tools):
-            left[number] = left[number][tool.offer(left[number][:8192]) :]
+        for letter, tool in tools.items():
+            while left[letter] and tool.offer(left[letter][0]):
+                del left[letter][0]
         try:
             vm.got += vm.sock.recv(1777)
         except BlockingIOError:
             pass
-        return not any(left) and len(vm.got) >= 2 * 100 * 3 * 1001
+        return not any(left.values()) and len(vm.got) >= 2 * 100 * 3 * 1001
 
     bench.until(served, 60)
-    bench.until(lambda: len(vm.typed()) == expected)
+    bench.until(lambda: len(vm.typed()) == 3 * 100 * 1002)
     tokens = [token for token in tokens_of(vm.heard()) if not isinstance(token, telnet.Subnegotiation)]
     assert tokens.count(telnet.Command(telnet.BREAK)) == 300
     assert {token for token in tokens if not isinstance(token, (bytes, telnet.Negotiation))} == {
         telnet.Command(telnet.BREAK)
     }
-    for letter in (b"a", b"b", b"c"):
+    for letter in tools:
         assert vm.typed().count(letter) == 100
 
 
@@ -242,7 +256,7 @@ def test_what_one_who_has_gone_typed_for_a_vm_that_is_away_is_dropped(bench: Ben
 def test_a_client_that_waits_does_not_keep_the_worker_busy(bench: Bench) -> None:
     clients: list[Far] = [bench.raw(), bench.tool(), bench.port()]
     clients[0].say(b"waiting")
-    clients[1].say(attach.frame(attach.INPUT, b"waiting"))
+    clients[1].say(attach.frame(attach.INPUT, b"waiting", 0))
     clients[2].say(AGREES + b"waiting")
     bench.settle()
     assert bench.settle() == 0
@@ -263,6 +277,28 @@ def test_half_an_escape_of_the_vm_waits_without_a_spin(bench: Bench, vm: Vm, cut
     assert bench.settle() == 0
     vm.say(wire[cut:])
     bench.until(lambda: raw.heard() == b"ab")
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_an_escape_of_the_vm_that_is_cut_where_the_buffer_is_full_is_read_on(
+    bench: Bench, vm: Vm, before: int
+) -> None:
+    """One byte that is left unread can hold the memory of a whole buffer, and the window closed with it."""
+    raw, data = bench.raw(), b"a" * before + b"\xff" * 300000 + b"end"
+    bench.pour(vm, telnet.escape(data), lambda: len(raw.heard()) == len(data), seconds=20)
+    assert raw.heard() == data
+
+
+@pytest.mark.parametrize("before", range(4))
+def test_an_escape_of_a_client_that_is_cut_where_the_buffer_is_full_is_read_on(
+    bench: Bench, vm: Vm, before: int
+) -> None:
+    port, data = bench.port(), b"a" * before + b"\xff" * 300000 + b"end"
+    negotiate(bench, port)
+    wanted = len(telnet.escape(data))
+    bench.pour(
+        port, telnet.escape(data), lambda: len(vm.heard()) >= wanted and vm.typed() == data, seconds=20
+    )
 
 
 def test_a_vm_that_goes_in_the_middle_of_a_message_is_gone(bench: Bench, vm: Vm) -> None:
