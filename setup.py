@@ -9,7 +9,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).resolve().parent
 
-TEST = ["pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis"]
+TEST = ["psutil", "pytest>=8", "pytest-timeout", "pytest-xdist", "hypothesis"]
 DEV = [*TEST, "mypy", "ruff", "types-PyYAML", "types-psutil"]
 
 
@@ -37,7 +37,7 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["vspcd", "vspcd.*", "workers", "workers.*"]),
     package_data={"vspcd": ["py.typed"]},
-    install_requires=["psutil", "setproctitle", "sdnotify", "pyyaml"],
+    install_requires=["setproctitle", "sdnotify", "pyyaml"],
     extras_require={"test": TEST, "dev": DEV},
     entry_points={
         "console_scripts": [
