@@ -137,7 +137,7 @@ class Attachments:
 
     def _goes_on(self, console: Console, dead: Worker, how: str) -> bool:
         """Let another worker go on where this one died, with its VM and its clients; whether that can be."""
-        at = dead.page.pair(READ_UP_TO)[0], dead.page.pair(SENT_UP_TO)[0]
+        at = dead.page.get(READ_UP_TO)[0], dead.page.get(SENT_UP_TO)[0]
         console.deaths = console.deaths + 1 if at == console.died_at else 1
         console.died_at = at
         if console.deaths > DEATHS:

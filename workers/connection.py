@@ -48,8 +48,8 @@ class Handlers(Protocol):
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
 
-    def changed(self, connection: Connection) -> None:
-        """The session is in another state than before, and what was seen is about to be consumed."""
+    def changed(self, connection: Connection, size: int = 0) -> None:
+        """The session is in another state than before, and ``size`` bytes are about to be consumed."""
 
     def turn_over(self, connection: Connection) -> None:
         """What was seen is dealt with and consumed. May raise LegGone and PeerError."""
@@ -121,7 +121,7 @@ class Connection:
             return
         self.send_replies()
         if self._talked:
-            self.handlers.changed(self)
+            self.handlers.changed(self, size)
         self.leg.consume(size, self._view)
         if self.paused or (self._more and size < seen):
             self.leg.sleep_until(1)  # what is left may well be whole

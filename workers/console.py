@@ -70,8 +70,8 @@ class Console:
             log_settings(shell.settings),
             shell.changed,
             self._log_trouble,
-            lambda inode, base: shell.page.put_pair(LOG_PLACE, inode, base),
-            resume=Place(*shell.page.pair(LOG_PLACE), shell.page.pair(READ_UP_TO)[1]) if resume else None,
+            lambda inode, base: shell.page.put(LOG_PLACE, inode, base),
+            resume=Place(*shell.page.get(LOG_PLACE)[:2], shell.page.get(READ_UP_TO)[1]) if resume else None,
         )
         self._logged_already = 0
         self.clients: dict[int, Client] = {}
@@ -88,11 +88,16 @@ class Console:
 
     def _resume(self) -> None:
         """A dead worker had logged more than it had consumed: the VM's connection will say that part again."""
-        _, head = self.shell.page.pair(READ_UP_TO)
+        _, head, _ = self.shell.page.get(READ_UP_TO)
         if self.journal.settings.enabled:
             self._logged_already = max(0, self.journal.head - head)
         else:
             self.journal.tail.head = head
+
+    def all_logged(self) -> None:
+        """The dead worker was through with all that it had logged: the VM's connection will not say it again."""
+        self._logged_already = 0
+        self.shell.page.words[HEAD] = self.journal.head
 
     def _not_logged_yet(self, data: Buffer) -> Buffer:
         known = min(self._logged_already, len(data))
@@ -212,7 +217,7 @@ class Console:
             self._rewind(client, message["replay"])
         self._begin(client)
 
-    def resume_client(self, message: dict[str, Any], fd: int, typist: Optional[int], typed: int) -> None:
+    def resume_client(self, message: dict[str, Any], fd: int, typist: int, typed: int) -> None:
         """A client of a dead worker: it goes on where it was. ``typed`` of its batch is with the VM already."""
         client = Client(
             message["client"],

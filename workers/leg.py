@@ -49,6 +49,7 @@ class Leg:
         self.half = b""  # the other half of an escape that was cut: it goes before anything else
         self._typist = 0
         self.typed = 0  # those of them that belong to the batch on its way
+        self.replied = 0  # all replies given
         self.already_out = 0  # replies that a dead worker has sent and that will be made again
         self._page: Optional[Page] = None
         self._loop: Optional[Loop] = None
@@ -62,8 +63,8 @@ class Leg:
         self._page = page
         self.taken, self.given = tcpinfo.consumed(self.sock), tcpinfo.given(self.sock)
         page.words[INTENT] = 0
-        page.put_pair(SENT_UP_TO, self.given, self.typed)
-        page.put_pair(READ_UP_TO, self.taken, page.words[HEAD])
+        page.put(SENT_UP_TO, self.given, self.typed, self.replied)
+        page.put(READ_UP_TO, self.taken, page.words[HEAD], self.replied - self.already_out)
 
     # Events.
 
@@ -114,7 +115,7 @@ class Leg:
         """
         self.taken += size
         if self._page is not None:
-            self._page.put_pair(READ_UP_TO, self.taken, self._page.words[HEAD])
+            self._page.put(READ_UP_TO, self.taken, self._page.words[HEAD], self.replied)
         left = size
         while left:
             left -= self._forget(left, buffer)
@@ -167,7 +168,7 @@ class Leg:
 
     def _note_sent(self) -> None:
         if self._page is not None:
-            self._page.put_pair(SENT_UP_TO, self.given, self.typed)
+            self._page.put(SENT_UP_TO, self.given, self.typed, self.replied)
 
     def begin_batch(self, typed: int) -> None:
         """What is sent from now on belongs to another batch, of which ``typed`` bytes are out already."""
@@ -194,6 +195,7 @@ class Leg:
             sent = self._send(self.out, 0)
             if not sent:
                 return False
+            self.replied += sent
             self._note_sent()
             del self.out[:sent]
         return True

@@ -185,7 +185,7 @@ class Negotiation:
             "early": self.early.hex(),
         }
 
-    def changed(self, connection: Connection) -> None:
+    def changed(self, connection: Connection, size: int = 0) -> None:
         """Nobody else goes on from here."""
 
     def room(self, connection: Connection) -> None:
@@ -249,7 +249,7 @@ class Discard:
     def event(self, connection: Connection, event: Event) -> None:
         """Too late."""
 
-    def changed(self, connection: Connection) -> None:
+    def changed(self, connection: Connection, size: int = 0) -> None:
         """Nobody else goes on from here."""
 
     def turn_over(self, connection: Connection) -> None:

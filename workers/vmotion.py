@@ -311,7 +311,7 @@ class Target:
         elif isinstance(event, Identity):
             self._moves._worker.check_identity(event.uuid)
 
-    def changed(self, connection: Connection) -> None:
+    def changed(self, connection: Connection, size: int = 0) -> None:
         """Nobody else goes on from here."""
 
     def turn_over(self, connection: Connection) -> None:

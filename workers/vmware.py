@@ -12,36 +12,29 @@ from typing import Any, Optional
 
 from vspcd.core import identity, vmotion
 from vspcd.core.journal import Buffer
-from vspcd.proto.comport import Break, line_as_dict
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import Session
 from vspcd.proto.vmware_codes import (
     VMOTION_PEER,
     BadIdentity,
-    BiosUuid,
     Event,
-    Line,
-    LocationUuid,
-    Named,
     VmotionAbort,
     VmotionBegin,
     VmotionPeer,
     format_uuid,
 )
-from vspcd.unix import tcpinfo
-from vspcd.unix.loop import Timer
-from vspcd.unix.page import INTENT, LEG, READ_UP_TO, SENT_UP_TO, TYPIST
+from vspcd.unix.page import LEG
+from workers import resumption
 from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
 from workers.contest import Contest, Newcomer
+from workers.facts import Facts
 from workers.leg import Leg, LegGone
 from workers.negotiation import Negotiation
 from workers.preamble import Preamble
 from workers.shell import Shell, Start, socket_of
 from workers.vmotion import Vmotion
-
-FACTS_AFTER = 0.05
 
 
 class VmwareWorker:
@@ -58,10 +51,7 @@ class VmwareWorker:
         self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
-        self.facts_due: Optional[Timer] = None
-        self.line: Optional[dict[str, Any]] = None  # as the guest set it, once it has
-        self.line_set = False
-        self.breaks = 0
+        self.facts = Facts(self.shell)
         self.typed = 0  # what a dead worker's VM had of the batch on its way
         self.shell.serve(
             {
@@ -255,22 +245,17 @@ class VmwareWorker:
 
     def _resume_leg(self, message: Message, fds: list[int]) -> None:
         """The VM's connection, with the state that the dead worker told last."""
-        page = self.shell.page
-        leg = Leg(message["leg"], socket_of(fds[0]), message["peer"], message["secured"])
-        leg.out += bytes.fromhex(message["session"]["unsent"])
-        session = Session.restore(message["session"]["telnet"], self.services)
-        taken, _ = page.pair(READ_UP_TO)
-        leg.discard(taken - tcpinfo.consumed(leg.sock), self.room_for_reading.view)
-        given, self.typed = page.pair(SENT_UP_TO)
-        more = tcpinfo.given(leg.sock) - given
-        if page.words[INTENT]:
-            self.typed += more
-        else:
-            leg.already_out = more
-        self.connection = Connection(leg, session, self.room_for_reading, self)
+        try:
+            self.connection, self.typed, through = resumption.resume(
+                message, fds[0], self.shell.page, self.services, self.room_for_reading, self
+            )
+            if through:
+                self.console_of_ours.all_logged()
+        except (OSError, LegGone) as error:
+            self.shell.tell("disconnected", leg=message["leg"], reason=str(error))
 
     def _resume_client(self, message: Message, fds: list[int]) -> None:
-        typist = self.shell.page.words[TYPIST] or None
+        typist = resumption.typist(self.shell.page)
         self.console_of_ours.resume_client(message, fds[0], typist, self.typed)
 
     def _resumed(self, _message: Message, _fds: list[int]) -> None:
@@ -279,7 +264,6 @@ class VmwareWorker:
         if connection is None:
             self._idle_if_alone()
             return
-        connection.leg.typed = self.typed
         connection.leg.keep_books(self.shell.page)
         self.console_of_ours.type_to(connection.leg)
         connection.serve(self.shell.loop)
@@ -309,7 +293,7 @@ class VmwareWorker:
             connection.resume()
         except (LegGone, PeerError) as error:
             self.ended(connection, str(error))
-        self._tell_facts()
+        self.facts.note(self.console, connection.session)
 
     def _judged(self, newcomer: Newcomer, alive: bool) -> None:
         self.contest = None
@@ -348,12 +332,10 @@ class VmwareWorker:
         self._connect(connection, bytes.fromhex(saved["early"]))
 
     def _disconnect(self, reason: str) -> None:
-        if self.facts_due is not None:
-            self.facts_due.cancel()
-            self._note_facts()
         connection, self.connection = self.connection, None
         if connection is None or self.console is None:
             return
+        self.facts.settle(self.console, connection.session)
         connection.end()
         self.shell.page.words[LEG] = 0
         self.console.type_to(None)
@@ -379,7 +361,7 @@ class VmwareWorker:
             console.said(early)
         if not target.closed:
             target.resume()
-        self._note_facts()
+        self.facts.note(console, target.session)
 
     def lost(self, reason: str) -> None:
         """The VM is gone, after a move that failed."""
@@ -419,49 +401,16 @@ class VmwareWorker:
             self.moves.source_event(event)
         elif isinstance(event, VmotionPeer):
             connection.session.unknown(VMOTION_PEER)
-        if isinstance(event, Break):
-            self.breaks += event.on
-        elif isinstance(event, Line):
-            self.line_set = True
-        if isinstance(event, (Named, Line, Break, BiosUuid, LocationUuid)) and self.facts_due is None:
-            self.facts_due = self.shell.loop.call_later(FACTS_AFTER, self._note_facts)
+        self.facts.heard(event, self.console_of_ours, connection.session)
 
-    def _note_facts(self) -> None:
-        """Note what the VM's host has said of it: of a flood, only the last word counts."""
-        self.facts_due = None
-        connection, console = self.connection, self.console
-        if connection is None or console is None:
-            return
-        if connection.session.name is not None:
-            console.rename(connection.session.name)
-        line = line_as_dict(connection.session.line)
-        if self.line_set and line != self.line:
-            self.line = line
-            console.journal.event("line", line)
-        if self.breaks:
-            console.journal.event("break", {"count": self.breaks})
-            self.breaks = 0
-        self._tell_facts()
-
-    def _tell_facts(self) -> None:
-        connection, console = self.connection, self.console
-        if connection is None or console is None:
-            return
-        session = connection.session
-        self.shell.tell(
-            "facts",
-            name=console.name,
-            bios_uuid=session.bios_uuid and format_uuid(session.bios_uuid),
-            location_uuid=session.location_uuid and format_uuid(session.location_uuid),
-            line=self.line or {},
-        )
-
-    def changed(self, connection: Connection) -> None:
+    def changed(self, connection: Connection, size: int = 0) -> None:
         """Let the master know the session's state: it is what another worker would go on from."""
         snapshot = {
             "telnet": connection.session.snapshot(),
             "unsent": bytes(connection.leg.out).hex(),
             "early": "",
+            "taken": connection.leg.taken + size,
+            "replied": connection.leg.replied,
         }
         self.shell.tell("session", leg=connection.leg.number, session=snapshot)
 

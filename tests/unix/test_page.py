@@ -122,25 +122,25 @@ def test_a_slot_that_is_free_again_is_clean(arena: Arena) -> None:
 
 
 @pytest.mark.parametrize("at", [pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE])
-def test_two_facts_change_at_one_instant(arena: Arena, at: int) -> None:
-    """Whenever the writer dies, both are the old ones or both are the new ones."""
+def test_facts_that_belong_together_change_at_one_instant(arena: Arena, at: int) -> None:
+    """Whenever the writer dies, all are the old ones or all are the new ones."""
     number = arena.take()
     page = arena.page(number)
-    page.put_pair(at, 0, 0)
+    page.put(at, 0, 7, 9)
     pid = fork(lambda: _count(arena.fd, number, at), {arena.fd})
     end = time.monotonic() + 10
-    while page.pair(at)[0] < 1000:
+    while page.get(at)[0] < 1000:
         assert time.monotonic() < end
     os.kill(pid, signal.SIGKILL)
     status_of(pid)
-    first, second = page.pair(at)
-    assert second == first + 7 or (first, second) == (0, 0)
+    first, second, third = page.get(at)
+    assert (second, third) == (first + 7, first + 9)
 
 
 def _count(fd: int, number: int, at: int) -> None:
     page = map_page(fd, number)
     for value in range(1, 1 << 40):
-        page.put_pair(at, value, value + 7)
+        page.put(at, value, value + 7, value + 9)
 
 
 def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -> None:

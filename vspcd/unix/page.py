@@ -31,10 +31,14 @@ TYPIST = 6  # the client whose batch is on its way, 0 for none
 TYPED_FROM = 7  # bytes consumed from that client when its batch began
 BEAT = 8  # turns of the loop; a worker that hangs does not count on
 
-# Pairs: the word that says which slot is in force, then two slots of two words.
-READ_UP_TO = 16  # bytes consumed from the leg, and the journal position that belongs to them
-SENT_UP_TO = 21  # bytes given to the leg, and those of them that belong to the batch on its way
-LOG_PLACE = 26  # inode of the log file, and the position that its first byte has
+# Groups of facts: the word that says which slot is in force, then two slots of three words.
+READ_UP_TO = (
+    16  # bytes consumed from the leg, the journal position that belongs to them, replies given by then
+)
+SENT_UP_TO = (
+    23  # bytes given to the leg, those of them that belong to the batch on its way, all replies given
+)
+LOG_PLACE = 30  # inode of the log file, and the position that its first byte has
 
 CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
@@ -58,19 +62,21 @@ class Page:
     def __init__(self, memory: memoryview) -> None:
         self.words = memory.cast("Q")
 
-    def put_pair(self, at: int, first: int, second: int) -> None:
-        """Put two facts in force at once."""
+    def put(self, at: int, first: int, second: int, third: int = 0) -> None:
+        """Put three facts in force at once."""
         words = self.words
         slot = words[at] ^ 1
-        words[at + 1 + 2 * slot] = first
-        words[at + 2 + 2 * slot] = second
+        place = at + 1 + 3 * slot
+        words[place] = first
+        words[place + 1] = second
+        words[place + 2] = third
         words[at] = slot
 
-    def pair(self, at: int) -> tuple[int, int]:
-        """The two facts in force."""
+    def get(self, at: int) -> tuple[int, int, int]:
+        """The three facts in force."""
         words = self.words
-        slot = words[at]
-        return words[at + 1 + 2 * slot], words[at + 2 + 2 * slot]
+        place = at + 1 + 3 * words[at]
+        return words[place], words[place + 1], words[place + 2]
 
     def put_client(self, slot: int, cursor: int, half: bool, given: int, waiting: int) -> None:
         """Put a client's figures in force."""
