@@ -23,6 +23,9 @@ from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE, Loop
 from workers.leg import NO_DATA, Leg, LegGone
 
 BUFFER = 262144
+DRAIN_TURNS = 256
+"""More than a receive buffer holds; what still comes behind that has not arrived yet."""
+
 MESSAGES_PER_TURN = 200
 """A flood of protocol messages must not keep the console's clients and the master waiting."""
 
@@ -173,7 +176,9 @@ class Connection:
     def drain(self) -> None:
         """Hand on all that has arrived already: the last words of a connection that is about to be replaced."""
         try:
-            while not self.closed and not self.paused:
+            for _ in range(DRAIN_TURNS):
+                if self.closed or self.paused:
+                    return
                 before = self.leg.taken
                 self._read(PEER_CLOSED)
                 if self.leg.taken == before:

@@ -232,6 +232,9 @@ class VmwareWorker:
             self.console.reopen()
 
     def _quit(self, message: Message, _fds: list[int]) -> None:
+        if self.console is not None and self.connection is not None:
+            # What has arrived is ours: the VM's host has forgotten it.
+            self.connection.drain()
         if self.console is not None:
             self.console.close(message["reason"])
         if self.connection is not None and not self.connection.closed:

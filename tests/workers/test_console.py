@@ -346,3 +346,12 @@ def test_an_idle_console_does_not_wake_up(bench: Bench) -> None:
     bench.tool()
     bench.settle()
     assert bench.settle() == 0
+
+
+def test_what_has_arrived_is_logged_before_a_worker_quits(bench: Bench) -> None:
+    vm, raw = bench.connect(), bench.raw()
+    vm.speak(b"last words" * 1000)
+    bench.worker._quit({"reason": "vspcd is stopping"}, [])
+    assert raw.heard() == b"last words" * 1000
+    (log,) = bench.folder.glob("*.log")
+    assert log.read_bytes() == b"last words" * 1000
