@@ -29,7 +29,6 @@ LEG = 4  # number of the leg that is connected, 0 without one
 INTENT = 5  # whose bytes the next send to the leg carries: a client's number, 0 for replies
 TYPIST = 6  # the client whose batch is on its way, 0 for none
 TYPED_FROM = 7  # bytes consumed from that client when its batch began
-BEAT = 8  # turns of the loop; a worker that hangs does not count on
 
 # Groups of facts: the word that says which slot is in force, then two slots of three words.
 READ_UP_TO = (

@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 import traceback
-from typing import Callable, Optional
+from typing import Callable
 
 import setproctitle
 
@@ -125,12 +125,3 @@ def raise_descriptor_limit() -> int:
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
-
-
-def drop_to(uid: Optional[int], gid: Optional[int]) -> None:
-    """Give up root for good. Does nothing when not given an identity."""
-    if gid is not None:
-        os.setgroups([])
-        os.setgid(gid)
-    if uid is not None:
-        os.setuid(uid)
