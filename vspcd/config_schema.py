@@ -199,6 +199,18 @@ class Clients:
 
 
 @dataclass(frozen=True)
+class Workers:
+    """The processes that serve the consoles."""
+
+    memory: int = _key(
+        kinds.size(16 << 20),
+        "64M",
+        "a worker that takes more memory than this is replaced by a new one",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
 class Dirs:
     """The daemon's folders; with --root DIR they are DIR/run, DIR/state and DIR/log unless set here."""
 
@@ -226,6 +238,7 @@ class Config:
     sockets: Sockets = _section(Sockets)
     log: Log = _section(Log)
     clients: Clients = _section(Clients)
+    workers: Workers = _section(Workers)
     dirs: Dirs = _section(Dirs)
     log_level: str = _key(
         kinds.choice("debug", "info", "warning", "error"),

@@ -55,7 +55,7 @@ class Nursery:
             balancer=leg is not None and is_balancer(config, leg.peer),
         )
         try:
-            pid = process.fork(lambda: vmware.main(start), start.descriptors())
+            pid = process.fork(lambda: vmware.main(start), start.descriptors(), config.workers.memory)
         except OSError:
             ours.close()
             self._arena.give_back(page)
@@ -82,7 +82,7 @@ class Nursery:
         ours, theirs = pair()
         start = tls.TlsStart(theirs, tls_settings(config, clients))
         try:
-            pid = process.fork(lambda: tls.main(start), {theirs.fileno()})
+            pid = process.fork(lambda: tls.main(start), {theirs.fileno()}, config.workers.memory)
         except OSError:
             ours.close()
             raise

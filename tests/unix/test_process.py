@@ -14,7 +14,7 @@ from typing import Callable
 import pytest
 
 from vspcd.unix import process
-from vspcd.unix.process import CRASHED, describe, fork
+from vspcd.unix.process import CRASHED, OUT_OF_MEMORY, describe, fork
 
 PATIENCE = 20
 
@@ -185,7 +185,8 @@ def test_ps_shows_the_name_of_a_child() -> None:
 
 @pytest.mark.parametrize(
     ("status", "words"),
-    [(0, "ended"), (3 << 8, "exited with 3"), (70 << 8, "exited with 70"), (9, "killed by SIGKILL"),
+    [(0, "ended"), (3 << 8, "exited with 3"), (70 << 8, "exited with 70"),
+     (71 << 8, "ran out of memory"), (9, "killed by SIGKILL"),
      (11 | 0x80, "killed by SIGSEGV")],
 )  # fmt: skip
 def test_an_end_is_told_in_words(status: int, words: str) -> None:
@@ -234,3 +235,35 @@ def test_a_fork_that_fails_raises_and_leaves_nothing() -> None:
         "    print('refused')\n"
     )
     assert done.stdout == "refused\n"
+
+
+def eats(writer: int, size: int) -> Callable[[], None]:
+    def main() -> None:
+        os.write(writer, b"begins")
+        bytearray(size)
+        os.write(writer, b" and goes on")
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("size", "heard", "code"), [(1 << 20, "begins and goes on", 0), (64 << 20, "begins", OUT_OF_MEMORY)]
+)
+def test_a_child_that_takes_more_memory_than_it_may_ends(size: int, heard: str, code: int) -> None:
+    reader, writer = os.pipe()
+    pid = fork(eats(writer, size), {writer}, memory=16 << 20)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == heard
+    assert os.WEXITSTATUS(status_of(pid)) == code
+
+
+def test_memory_that_a_child_shares_with_its_parent_does_not_count() -> None:
+    ours = bytearray(64 << 20)
+    reader, writer = os.pipe()
+    pid = fork(eats(writer, 1 << 20), {writer}, memory=16 << 20)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert pipe.read() == "begins and goes on"
+    assert status_of(pid) == 0
+    assert len(ours) == 64 << 20

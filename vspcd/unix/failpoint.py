@@ -54,7 +54,15 @@ def _raise() -> None:
 
 
 FAILURES: Mapping[str, Callable[[], None]] = MappingProxyType(
-    {"": _kill, "kill": _kill, "segfault": _segfault, "stop": _stop, "loop": _loop, "eat": _eat, "raise": _raise}
+    {
+        "": _kill,
+        "kill": _kill,
+        "segfault": _segfault,
+        "stop": _stop,
+        "loop": _loop,
+        "eat": _eat,
+        "raise": _raise,
+    }
 )
 
 POINTS: Mapping[str, str] = MappingProxyType(

@@ -18,12 +18,17 @@ import resource
 import signal
 import sys
 import traceback
-from typing import Callable
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Callable, Optional
 
 import setproctitle
 
 KEPT = (0, 1, 2)
 CRASHED = 70  # EX_SOFTWARE
+OUT_OF_MEMORY = 71  # EX_OSERR
+ENDINGS: Mapping[int, str] = MappingProxyType({0: "ended", OUT_OF_MEMORY: "ran out of memory"})
+PAGE_SIZE = resource.getpagesize()
 FAILED_FORK = frozenset({errno.EAGAIN, errno.ENOMEM})
 
 
@@ -33,13 +38,13 @@ def freeze() -> None:
     gc.freeze()
 
 
-def fork(main: Callable[[], None], keep: set[int]) -> int:
+def fork(main: Callable[[], None], keep: set[int], memory: Optional[int] = None) -> int:
     """Fork a child that runs ``main`` and exits; returns its pid.
 
     The child keeps ``keep`` and the standard descriptors, has default signal handlers and no garbage
-    collector, and leaves by ``os._exit``: 0 when ``main`` returns, its code on SystemExit, 70 with a
-    traceback on stderr when it raises anything else. Raises OSError when the system has no room for a
-    process.
+    collector, and leaves by ``os._exit``: 0 when ``main`` returns, its code on SystemExit, 71 when it wants more than
+    ``memory`` bytes beyond what it begins with, 70 with a traceback on stderr when it raises anything else. Raises
+    OSError when the system has no room for a process.
     """
     pid = os.fork()
     if pid:
@@ -49,10 +54,14 @@ def fork(main: Callable[[], None], keep: set[int]) -> int:
         gc.disable()
         _default_signals()
         _close_all_but(keep.union(KEPT))
+        if memory is not None:
+            _limit_memory(memory)
         main()
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except MemoryError:
+        status = OUT_OF_MEMORY  # what a traceback needs may not be there
     except BaseException:  # noqa: BLE001  the outermost frame of a process
         sys.stderr.write(traceback.format_exc())
         sys.stderr.flush()
@@ -76,6 +85,15 @@ def _close_all_but(keep: set[int]) -> None:
             os.closerange(low, fd)
         low = fd + 1
     os.closerange(low, _highest_descriptor())
+
+
+def _limit_memory(room: int) -> None:
+    """Refuse this process more than so many bytes beyond what it has, whatever they are for."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        held = int(file.read().split()[5]) * PAGE_SIZE
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = held + room if hard == resource.RLIM_INFINITY else min(held + room, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 def _highest_descriptor() -> int:
@@ -103,7 +121,7 @@ def describe(status: int) -> str:
         known = number in signal.Signals._value2member_map_
         return f"killed by {signal.Signals(number).name if known else f'signal {number}'}"
     code = os.WEXITSTATUS(status)
-    return "ended" if code == 0 else f"exited with {code}"
+    return ENDINGS.get(code, f"exited with {code}")
 
 
 def name(title: str) -> None:
