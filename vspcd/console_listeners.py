@@ -26,6 +26,9 @@ OnClient = Callable[[Console, str, socket.socket, str], None]
 
 ATTEMPTS = 100
 RETRY_AFTER = 5.0
+RESERVED = 16
+"""Descriptors that clients may not use up: for vspcctl, and for workers that go on for others."""
+
 TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
@@ -136,7 +139,7 @@ class ConsoleListeners:
                 listen.keep_alive(sock)
             self._on_client(console, kind, sock, peer or unix_origin(sock))
 
-        return Acceptor(self._loop, self._log, f"{kind} of {console.id}", listener, take)
+        return Acceptor(self._loop, self._log, f"{kind} of {console.id}", listener, take, lambda: RESERVED)
 
     def apply_modes(self, console: Console) -> None:
         """Give the console's socket the configured mode and group."""

@@ -43,6 +43,7 @@ from vspcd.unix.loop import Loop
 STOP_WITHIN = 8.0
 PID_FILE = "vspcd.pid"
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
+RESERVED, PER_CONSOLE = 64, 2  # descriptors
 NOT_YET = "vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
 
 
@@ -165,7 +166,7 @@ class Master:
         self._start_tls()
         for name, take in (("proxy", self._vm_came), ("admin", self._admin_came)):
             for sock in self._listening[name]:
-                self._acceptors.append(Acceptor(self.loop, self.log, name, sock, take))
+                self._acceptors.append(Acceptor(self.loop, self.log, name, sock, take, self._reserved))
         self._expire()
         self._ready(len(consoles))
 
@@ -214,6 +215,10 @@ class Master:
         }
 
     # Connections.
+
+    def _reserved(self) -> int:
+        """Descriptors that VMs may not use up: for clients, for workers that go on, and for consoles about to open."""
+        return RESERVED + PER_CONSOLE * self.claims.admission.pending
 
     def _vm_came(self, sock: socket.socket, peer: str) -> None:
         listen.keep_alive(sock)

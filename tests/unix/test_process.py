@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -71,6 +72,21 @@ def test_a_child_keeps_its_descriptors_and_no_other() -> None:
     for end in (kept, foreign):
         end.close()
     os.close(high)
+
+
+def test_a_child_keeps_no_descriptor_from_above_a_limit_that_was_lowered() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    foreign = os.dup2(0, 700)
+
+    def main(writer: int) -> None:
+        os.write(writer, str(os.path.lexists(f"/proc/self/fd/{foreign}")).encode())
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        assert told(main) == "False"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(foreign)
 
 
 def test_a_connection_ends_when_the_parent_closes_it_though_a_child_lives() -> None:

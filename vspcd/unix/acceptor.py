@@ -1,6 +1,6 @@
 """An acceptor: takes connections from a listening socket as long as there is room for them.
 
-Does: hands each connection on, and rests for a moment when the system has no room.
+Does: hands each connection on, and rests for a moment when the system has no room; leaves descriptors to others.
 Owns: the listening socket.
 Never: spins on a queue that it cannot empty; the connections wait there, those that exist go on.
 """
@@ -22,8 +22,16 @@ class NoRoom(Exception):
     """There is no process, descriptor or memory for another connection just now."""
 
 
+def nothing() -> int:
+    """What an acceptor leaves to others that may use the last descriptor."""
+    return 0
+
+
 class Acceptor:
-    """Calls ``take(socket, peer)`` for each connection; it may raise NoRoom. ``name`` is for the log."""
+    """Calls ``take(socket, peer)`` for each connection; it may raise NoRoom. ``name`` is for the log.
+
+    It takes nothing while fewer than ``spare()`` descriptors are free: who needs them comes through other doors.
+    """
 
     def __init__(
         self,
@@ -32,13 +40,16 @@ class Acceptor:
         name: str,
         listener: socket.socket,
         take: Callable[[socket.socket, str], None],
+        spare: Callable[[], int] = nothing,
     ) -> None:
         self.listener = listener
         self._loop = loop
         self._log = log
         self._name = name
         self._take = take
+        self._spare = spare
         self._resting: Optional[Timer] = None
+        self._rests = 0
         self._watch()
 
     def _watch(self) -> None:
@@ -47,7 +58,7 @@ class Acceptor:
 
     def _ready(self, _events: int) -> None:
         try:
-            for sock, peer in listen.accept(self.listener):
+            for sock, peer in listen.accept(self.listener, self._spare):
                 self._take(sock, peer)
                 if self.listener.fileno() < 0:
                     return
@@ -55,12 +66,24 @@ class Acceptor:
             self._rest(str(error))
         except OSError as error:
             self._rest(os.strerror(error.errno or 0))
+        else:
+            self._rested()
 
     def _rest(self, reason: str) -> None:
-        self._log.error("accept-paused", listener=self._name, seconds=REST, reason=reason)
+        self._rests += 1
+        if self._rests & (self._rests - 1) == 0:
+            # The 1st, 2nd, 4th, 8th … time: a shortage may last for hours.
+            self._log.error(
+                "accept-paused", listener=self._name, seconds=REST, reason=reason, count=self._rests
+            )
         if self.listener.fileno() >= 0:
             self._loop.forget(self.listener.fileno())
             self._resting = self._loop.call_later(REST, self._watch)
+
+    def _rested(self) -> None:
+        if self._rests:
+            self._log.warning("accept-resumed", listener=self._name, pauses=self._rests)
+            self._rests = 0
 
     def close(self) -> None:
         """Listen no longer."""

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional
 
 from vspcd.core.address import endpoint
 
 BACKLOG = 4096
 ACCEPTS_PER_TURN = 32
+PER_CONNECTION = 3  # descriptors: its own, and a channel while a worker is forked
+LARGE_PART = 8
 OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 KEEPALIVE_IDLE = 15
@@ -83,13 +86,17 @@ def remove(directory: int, name: str) -> None:
         pass
 
 
-def accept(listener: socket.socket) -> Iterator[tuple[socket.socket, str]]:
+def accept(
+    listener: socket.socket, spare: Callable[[], int] = lambda: 0
+) -> Iterator[tuple[socket.socket, str]]:
     """Connections that wait, a bounded number, each with its far end as text (empty for a Unix socket).
 
-    Raises OSError when the system is out of descriptors or memory (``OUT_OF_RESOURCES``).
+    Raises OSError when the system is out of descriptors or memory (``OUT_OF_RESOURCES``), or would leave fewer than
+    ``spare()`` descriptors.
     """
     for _ in range(ACCEPTS_PER_TURN):
         try:
+            keep_free(listener, spare())
             sock, address = listener.accept()
         except (BlockingIOError, InterruptedError):
             return
@@ -99,6 +106,25 @@ def accept(listener: socket.socket) -> Iterator[tuple[socket.socket, str]]:
             continue  # the connection died while it waited: ECONNABORTED and the like
         sock.setblocking(False)
         yield sock, endpoint(address) if sock.family != socket.AF_UNIX else ""
+
+
+def keep_free(listener: socket.socket, count: int) -> None:
+    """Raises OSError when, after the next connection, fewer descriptors than that were left, or than a part of a low
+    limit.
+    """
+    if count <= 0:
+        return
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    probes: list[int] = []
+    try:
+        for _ in range(PER_CONNECTION):
+            probes.append(os.dup(listener.fileno()))
+    finally:
+        for fd in probes:
+            os.close(fd)
+    # The system gives out the lowest free number, so the highest ones stay free until all others are in use.
+    if limit != resource.RLIM_INFINITY and probes[-1] >= limit - min(count, limit // LARGE_PART):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def keep_alive(sock: socket.socket) -> None:

@@ -97,8 +97,9 @@ def _limit_memory(room: int) -> None:
 
 
 def _highest_descriptor() -> int:
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 1 << 20
+    # Somebody may have lowered the soft limit below what was open already; such descriptors stay open.
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(limits) if resource.RLIM_INFINITY not in limits else 1 << 20
 
 
 def reap() -> list[tuple[int, str]]:
