@@ -60,7 +60,9 @@ class ConsoleListeners:
             except (PortTaken, ValueError) as error:
                 self._log.warning("port-dropped", console=console.id, port=console.port, reason=str(error))
                 console.port = 0
-        self.ports.seen(console.id, monotonic_of(console.last_seen))
+        # Its age counts from now on: it may have been in use until the end of the last daemon, which had no time to
+        # note that, and the clock may have jumped since.
+        self.ports.seen(console.id, time.monotonic())
 
     def assign(self, console: Console) -> None:
         """Bind the console's port, so that nobody else can take it; it listens from ``open`` on."""
@@ -175,8 +177,3 @@ def group_number(group: Optional[str]) -> Optional[int]:
     if group is None:
         return None
     return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
-
-
-def monotonic_of(wall: float) -> float:
-    """A time of day as a time of the monotonic clock; the future counts as now."""
-    return time.monotonic() - max(0.0, time.time() - wall)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from vspcd.console_listeners import ConsoleListeners, monotonic_of
+from vspcd.console_listeners import ConsoleListeners
 from vspcd.portkeeper import PortKeeper
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
@@ -129,7 +129,7 @@ class Consoles:
 
     def seen(self, console: Console) -> None:
         """It is no longer in use, from now on."""
-        self._listeners.ports.seen(console.id, monotonic_of(console.last_seen))
+        self._listeners.ports.seen(console.id, time.monotonic())
         self.keeper.put(console.entry())
 
     def _facts(self, worker: Worker, message: Message) -> None:

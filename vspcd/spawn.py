@@ -41,6 +41,7 @@ class Nursery:
         Raises OSError or MemoryError when there is no room.
         """
         ours, theirs = pair()
+        fresh = page is None
         page = self._arena.take() if page is None else page
         start = Start(
             channel=theirs,
@@ -58,7 +59,8 @@ class Nursery:
             pid = process.fork(lambda: vmware.main(start), start.descriptors(), config.workers.memory)
         except OSError:
             ours.close()
-            self._arena.give_back(page)
+            if fresh:
+                self._arena.give_back(page)
             raise
         finally:
             theirs.close()

@@ -64,6 +64,21 @@ def test_ports_survive_a_crash(daemon: Daemon, dial: Dial) -> None:
     assert ports(daemon) == before
 
 
+def test_ports_of_consoles_that_were_long_in_use_survive_a_crash(
+    start_daemon: StartDaemon, stack: ExitStack
+) -> None:
+    """The map says when the VM came; that it was there until the end, nobody could note."""
+    daemon = start_daemon("ports.expire=2s")
+    vm = stack.enter_context(daemon.dial())
+    before = ports(daemon)
+    throughout(lambda: True, 2.5)
+    daemon.signal(signal.SIGKILL)
+    daemon.clean_up()
+    daemon.start()
+    assert ports(daemon) == before
+    until(lambda: daemon.find(vm.name) is None, "its age counts from the start")
+
+
 def test_console_can_be_attached_after_a_restart_before_its_vm_is_back(
     daemon: Daemon, dial: Dial, stack: ExitStack
 ) -> None:

@@ -89,7 +89,7 @@ def _close_all_but(keep: set[int]) -> None:
 
 def _limit_memory(room: int) -> None:
     """Refuse this process more than so many bytes beyond what it has, whatever they are for."""
-    with open("/proc/self/statm", encoding="ascii") as file:
+    with open("/proc/self/statm", "rb") as file:
         held = int(file.read().split()[5]) * PAGE_SIZE
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = held + room if hard == resource.RLIM_INFINITY else min(held + room, hard)
