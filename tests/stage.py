@@ -21,7 +21,7 @@ from vspcd import master as masters
 from vspcd.config_schema import Config
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.memory import MemoryBackend
-from vspcd.spawn import Nursery
+from vspcd.spawn import Inherited, Nursery
 from vspcd.table import Console, LegRecord, Worker
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.logline import Log
@@ -70,8 +70,8 @@ class Cradle(Nursery):
 
     loop: Loop
 
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
+    def __init__(self, config: Config, inherited: Optional[Inherited] = None) -> None:
+        super().__init__(config, inherited)
         self.players: list[Player] = []
         self._gate, self._opened = os.pipe()  # whatever becomes of us, those who wait at it end with us
 
@@ -121,7 +121,7 @@ class Stage:
     def _start(self) -> None:
         """What the master's run does, without its name, its signals and its end."""
         master = self.master
-        master._open_listeners()
+        master.doors.prepare(master.config)
         master.consoles.keeper = PortKeeper(
             self.loop, master.log, self.cradle, MemoryBackend, master._map_loaded
         )
@@ -193,12 +193,12 @@ class Stage:
             status_of(keeper.pid)
         assert self.master.tools is not None
         self.master.tools.close()
-        for sock in (*self._fars, *(sock for socks in self.master._listening.values() for sock in socks)):
+        for sock in (*self._fars, *(door.sock for door in self.master.doors.doors)):
             sock.close()
         self.loop.close()
         self.cradle.close()
         lock = next(fd for fd in open_descriptors() if leads_to(fd) == str(self.run / "vspcd.pid"))
-        for fd in (self.master._directory, self.master.log._fd, lock):
+        for fd in (self.master.directory.fd, self.master.log._fd, lock):
             os.close(fd)
 
 

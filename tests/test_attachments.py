@@ -155,7 +155,7 @@ def test_pending_vms_are_counted_down_however_they_end(stage: Stage) -> None:
 
 
 def test_a_peer_of_the_admin_port_that_resets_its_connection_harms_nobody(stage: Stage) -> None:
-    address = stage.master._listening["admin"][0].getsockname()
+    address = stage.master.doors.sockets("admin")[0].getsockname()
     for _ in range(10):
         peer = Far(socket.create_connection(address, timeout=10))
         peer.reset()
@@ -169,7 +169,7 @@ def test_a_peer_of_the_admin_port_that_resets_its_connection_harms_nobody(stage:
 def test_without_a_free_descriptor_a_door_waits_without_a_spin_and_opens_again(
     stage: Stage, door: str
 ) -> None:
-    address = stage.master._listening[door][0].getsockname()
+    address = stage.master.doors.sockets(door)[0].getsockname()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 2, hard))
     peer = socket.create_connection(address, timeout=10)

@@ -85,7 +85,7 @@ def test_pairs_that_nobody_shows_do_not_pile_up() -> None:
     for number in range(500):
         moves.expect(number.to_bytes(20, "big"), ours, SOON / 50)
         wait(SOON / 25)
-    assert len(moves._expected) < 50
+    assert len(moves.expected) < 50
 
 
 @given(st.lists(st.binary(max_size=40), unique=True, max_size=20))
@@ -102,6 +102,6 @@ def test_no_pair_is_found_by_comparing_its_bytes() -> None:
     first, second = Moves(), Moves()
     for moves in (first, second):
         moves.expect(PAIR, console(), LONG)
-    (one,), (other,) = first._expected, second._expected
+    (one,), (other,) = first.expected, second.expected
     assert one != other
     assert PAIR not in (one, other)

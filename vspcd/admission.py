@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from vspcd.config_schema import Proxy
@@ -69,6 +70,12 @@ class Admission:
         if record["count"] & (record["count"] - 1) == 0:
             # The 1st, 2nd, 4th, 8th … time: a host that dials again every second must not fill the log.
             self._log.warning("vm-refused", peer=peer, reason=reason, count=record["count"])
+
+    def remember(self, records: Iterable[dict[str, Any]]) -> None:
+        """Refusals of the version before, the latest first. Raises KeyError."""
+        for record in records:
+            self._refused[host_of(str(record["peer"])), str(record["reason"])] = dict(record)
+            self._refused.move_to_end((host_of(str(record["peer"])), str(record["reason"])), last=False)
 
     def refusals(self) -> list[dict[str, Any]]:
         """What was refused, the latest first."""

@@ -56,9 +56,9 @@ class Claims:
         self._log = log
         self._supervisor = supervisor
         self._consoles = consoles
-        self._moves = Moves()
-        self._claims: dict[int, Claim] = {}
-        self._unexplained: dict[int, str] = {}
+        self.moves = Moves()
+        self.waiting: dict[int, Claim] = {}
+        self.unexplained: dict[int, str] = {}
         supervisor.handle(
             {
                 "source": self._source,
@@ -135,13 +135,13 @@ class Claims:
                 self._supervisor.tell(worker, {"type": "quit", "reason": reason})
                 self._supervisor.dismiss(worker)
                 return
-        if number in self._unexplained:
-            self._not_admitted(self._unexplained.pop(number), reason)
+        if number in self.unexplained:
+            self._not_admitted(self.unexplained.pop(number), reason)
 
     def tls_secured(self, number: int) -> None:
         """A handshake is over after its worker had given up."""
-        if number in self._unexplained:
-            self._not_admitted(self._unexplained.pop(number), "it closed during the TLS handshake")
+        if number in self.unexplained:
+            self._not_admitted(self.unexplained.pop(number), "it closed during the TLS handshake")
 
     def _probe(self, worker: Worker, message: Message) -> None:
         self.tls.probe(message["leg"])
@@ -156,7 +156,7 @@ class Claims:
         leg = worker.only_leg
         if worker.state == NEGOTIATING and leg is not None:
             if leg.number in self.tls.securing:
-                self._unexplained[leg.number] = leg.peer  # the helper is about to tell why
+                self.unexplained[leg.number] = leg.peer  # the helper is about to tell why
             elif message["reason"]:
                 self._not_admitted(leg.peer, message["reason"])
             else:
@@ -166,7 +166,7 @@ class Claims:
 
     def _withdraw(self, worker: Worker) -> None:
         """The claimant is gone; whoever judges its connection will find it closed."""
-        for claim in self._claims.values():
+        for claim in self.waiting.values():
             if claim.claimant is worker:
                 claim.claimant = None
 
@@ -196,18 +196,18 @@ class Claims:
         """Let the console's worker judge the claimant's connection."""
         owner = console.worker
         _, leg = worker.legs.popitem()
-        self._claims[leg.number] = Claim(leg, console, message, worker)
+        self.waiting[leg.number] = Claim(leg, console, message, worker)
         offer = {**offer, "leg": leg.number, "peer": leg.peer, "session": message["session"]}
         offer["secured"] = leg.secured
         if owner is None or not self._supervisor.tell(owner, offer, leg.parked):
             if owner is None or owner.pid in self._supervisor.table.workers:
-                self._refuse(self._claims.pop(leg.number), "the system is out of descriptors")
+                self._refuse(self.waiting.pop(leg.number), "the system is out of descriptors")
             return
         self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
 
     def _not_judged(self, number: int) -> None:
         """The console's worker does not answer: it is replaced, and the VM that waits has the console."""
-        claim = self._claims.get(number)
+        claim = self.waiting.get(number)
         if claim is not None and claim.console.worker is not None:
             self._supervisor.kill(claim.console.worker, f"no answer within {JUDGED_WITHIN:g} s")
 
@@ -220,7 +220,7 @@ class Claims:
 
     def _took(self, worker: Worker, message: Message) -> None:
         """The console's worker goes on with the claimant's connection; the claimant has nothing left to do."""
-        claim = self._claims.pop(message["leg"], None)
+        claim = self.waiting.pop(message["leg"], None)
         if claim is None or worker.console is not claim.console:
             raise PeerError("it took a leg that it was not offered")
         worker.legs[claim.leg.number] = claim.leg
@@ -229,7 +229,7 @@ class Claims:
             self._supervisor.dismiss(claim.claimant)
 
     def _rejected(self, worker: Worker, message: Message) -> None:
-        claim = self._claims.pop(message["leg"], None)
+        claim = self.waiting.pop(message["leg"], None)
         if claim is None or worker.console is not claim.console:
             raise PeerError("it rejected a leg that it was not offered")
         self._refuse(claim, message["reason"])
@@ -248,15 +248,15 @@ class Claims:
         """A VM is about to move: whoever shows this pair is where it goes."""
         if worker.console is not None:
             pair = _pair(message)
-            self._moves.expect(pair, worker.console, message["seconds"])
+            self.moves.expect(pair, worker.console, message["seconds"])
 
     def _revoke(self, _worker: Worker, message: Message) -> None:
-        self._moves.take(_pair(message))
+        self.moves.take(_pair(message))
 
     def _peer(self, worker: Worker, message: Message) -> None:
         """A VM has shown a pair: it is the target of a move, or a stranger."""
         worker.state = CLAIMING
-        console = self._moves.take(_pair(message))
+        console = self.moves.take(_pair(message))
         leg = worker.only_leg
         if console is None or console.worker is None or leg is None:
             worker.state = NEGOTIATING
@@ -268,18 +268,23 @@ class Claims:
 
     def reclaim(self, console: Console) -> None:
         """VMs that waited for this console's worker to judge them have it to themselves now."""
-        waiting = [claim for claim in self._claims.values() if claim.console is console]
+        waiting = [claim for claim in self.waiting.values() if claim.console is console]
         for claim in waiting:
-            del self._claims[claim.leg.number]
+            del self.waiting[claim.leg.number]
             if claim.claimant is None:
                 close(claim.leg.parked)
             else:
                 claim.claimant.legs[claim.leg.number] = claim.leg
                 self._grant_or_offer(claim.claimant, console, claim.message)
 
+    def wait(self, claim: Claim) -> None:
+        """A claim that has been offered already, by the version before."""
+        self.waiting[claim.leg.number] = claim
+        self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(claim.leg.number))
+
     def waiting_for(self, console: Console) -> bool:
         """Whether a VM waits for this console's worker to judge it."""
-        return any(claim.console is console for claim in self._claims.values())
+        return any(claim.console is console for claim in self.waiting.values())
 
 
 def _check_endpoint(peer: str) -> None:

@@ -123,6 +123,17 @@ class ConsoleListeners:
         if console.tcp is not None and len(console.acceptors) < 2:
             console.acceptors.append(self._accept(console, "telnet", console.tcp))
 
+    def inherit(self, console: Console) -> None:
+        """Go on with the listeners of the version before, as far as the configuration still has them."""
+        ports = self.config.ports
+        if console.tcp is not None and not (ports.enabled and console.tcp.getsockname()[0] == ports.address):
+            console.tcp.close()
+            console.tcp = None
+        if console.unix is not None:
+            console.acceptors.append(self._accept(console, "raw", console.unix))
+            self.assign(console)
+            self.open(console)
+
     def _open_unix(self, console: Console) -> None:
         settings = self.config.sockets
         try:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vspcd.console_listeners import ConsoleListeners
 from vspcd.portkeeper import PortKeeper
+from vspcd.portmap.base import Entry
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.supervisor import Supervisor
@@ -81,6 +82,22 @@ class Consoles:
 
         self.keeper.put(console.entry(), open_now)
         self._loop.call_later(UNKNOWN_PORT_AFTER, late)
+
+    def inherit(self, console: Console) -> None:
+        """A console of the version before: its port and socket are open, or about to be."""
+        self._listeners.inherit(console)
+        if console.unix is None:
+            self._listeners.assign(console)
+            self._open_when_kept(console)
+
+    def compare(self, entries: Sequence[Entry]) -> None:
+        """The map has been loaded while we serve: put right what it did not learn from the version before."""
+        kept = {entry.console: entry for entry in entries}
+        for console in self.table.consoles.values():
+            if kept.pop(console.id, None) != console.entry():
+                self.keeper.put(console.entry())
+        for forgotten in kept:
+            self.keeper.forget(forgotten)
 
     def own(self, worker: Worker, console: Console, resume: bool = False) -> None:
         """The console is this worker's."""

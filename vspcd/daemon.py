@@ -10,18 +10,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Optional
 
 import vspcd
 from vspcd import config as configuration
+from vspcd import inheritance
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
-from vspcd.master import CannotStart, Master
+from vspcd.handover import Unfit
+from vspcd.master import Master
+from vspcd.rundir import CannotStart
 from vspcd.unix.logline import Log
+from vspcd.upgrade import GRANTED, command_line
 
 DEFAULT_CONFIG = Path("/etc/vspcd/vspcd.yaml")
 TLS_FILES = ("certificate", "key", "client_ca")
+LATER = ("workers.tls_helper",)
+"""What children import when they begin."""
+
 EXIT_CONFIG = 2
 EXIT_CANNOT_START = 1
 
@@ -54,6 +62,7 @@ def parser() -> argparse.ArgumentParser:
         help="set a key of the configuration, such as -o 'proxy.listen=[127.0.0.1:0]'",
     )
     made.add_argument("--no-vm-ports", action="store_true", help="the same as -o ports.enabled=false")
+    made.add_argument("--check-handover", metavar="FD", type=int, help=argparse.SUPPRESS)
     made.add_argument("--check", action="store_true", help="say whether the configuration is valid, and end")
     made.add_argument("--version", action="version", version=f"vspcd {vspcd.__version__}")
     return made
@@ -81,8 +90,22 @@ def unreadable(key: str, path: Optional[Path]) -> Iterator[str]:
             yield f"tls.{key}: {path} cannot be read: {error.strerror}; expected a PEM file"
 
 
+def check_handover(fd: int, config: Config) -> int:
+    """Say whether this version can go on where the running one is; its state is in a memory file."""
+    for name in LATER:
+        import_module(name)
+    try:
+        inheritance.fits(fd, config.dirs.run)
+    except Unfit as reason:
+        print(f"version {vspcd.__version__} cannot go on with this state: {reason}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    print(f"{GRANTED}{vspcd.__version__}")
+    return 0
+
+
 def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the daemon; returns the exit status."""
+    command = command_line() if arguments is None else None
     options = parser().parse_args(arguments)
     try:
         config = read(options)
@@ -93,9 +116,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if options.check:
         print("the configuration is valid")
         return 0
+    if options.check_handover is not None:
+        return check_handover(options.check_handover, config)
     log = Log(config.log_level)
     try:
-        failure = Master(config, log, lambda: read(options)).run()
+        inherited = inheritance.found(log, config.dirs.state, config.dirs.run)
+        failure = Master(config, log, lambda: read(options), command, inherited).run()
     except CannotStart as error:
         print(f"vspcd: {error}", file=sys.stderr)
         return EXIT_CANNOT_START

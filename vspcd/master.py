@@ -7,7 +7,6 @@ Never: reads a console byte, parses telnet, writes a console log, blocks.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -19,13 +18,17 @@ import sdnotify
 
 import vspcd
 from vspcd import config as configuration
+from vspcd import inheritance as inheritances
+from vspcd import rundir, toolserver, upgrade
 from vspcd.attachments import Attachments
 from vspcd.claims import Claims
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.console_listeners import ConsoleListeners, group_number
 from vspcd.consoles import Consoles
-from vspcd.core.address import endpoint
+from vspcd.doors import PROXY, Doors
+from vspcd.handover import State
+from vspcd.inheritance import Inheritance
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
@@ -36,40 +39,50 @@ from vspcd.table import Console, Table, Worker, console_of, say
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
-from vspcd.unix.acceptor import Acceptor
+from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
+from vspcd.upgrade import Upgrades
 
 STOP_WITHIN = 8.0
-PID_FILE = "vspcd.pid"
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 RESERVED, PER_CONSOLE = 64, 2  # descriptors
 NOT_YET = "vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
 
 
-class CannotStart(Exception):
-    """The daemon cannot start; the text says why."""
-
-
 class Master:
-    """``reread`` reads the configuration again, as at the start; it raises ConfigError."""
+    """``reread`` reads the configuration again, as at the start; it raises ConfigError. ``command``: how the process
+    was started, for an upgrade. ``inheritance``: what the version before has left.
+    """
 
-    def __init__(self, config: Config, log: Log, reread: Callable[[], Config]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        log: Log,
+        reread: Callable[[], Config],
+        command: Optional[list[str]] = None,
+        inheritance: Optional[Inheritance] = None,
+    ) -> None:
         self.config = config
         self.log = log
+        self.began = time.monotonic() if inheritance is None else inheritance.state.began
         self._reread = reread
+        self._inheritance = inheritance
         self.loop = Loop()
-        self._stopping = False
+        self.stopping = False
         self._failure: Optional[str] = None
-        self._listening: dict[str, list[socket.socket]] = {"proxy": [], "admin": []}
-        self._acceptors: list[Acceptor] = []
         self._reload_set = False
         self._notifier = sdnotify.SystemdNotifier()
-        self._directory = self._prepare_directories()
-        self.nursery = Nursery(config)
+        self.directory = (
+            rundir.prepare(config.dirs)
+            if inheritance is None
+            else rundir.RunDirectory(inheritance.state.directory, inheritance.state.lock)
+        )
+        self.nursery = Nursery(config, None if inheritance is None else inheritance.lasting)
+        self.doors = Doors(self.loop, log, self._came, self._reserved)
         self.table = Table()
         self.listeners = ConsoleListeners(
-            self.loop, log, config, self._directory, self._client_came, self._is_known
+            self.loop, log, config, self.directory.fd, self._client_came, self._is_known
         )
         self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table)
         self.supervisor.died = self._worker_died
@@ -86,62 +99,52 @@ class Master:
             self.claims.tls_probed,
         )
         self.tools: Optional[ToolServer] = None
+        self.upgrades = Upgrades(self, command)
 
     # Start.
-
-    def _prepare_directories(self) -> int:
-        dirs = self.config.dirs
-        try:
-            for path in (dirs.run, dirs.state, dirs.log):
-                path.mkdir(mode=0o755 if path == dirs.run else 0o750, parents=True, exist_ok=True)
-            directory = os.open(dirs.run, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._lock(directory)
-        except OSError as error:
-            place = dirs.run / PID_FILE if error.filename == PID_FILE else error.filename or dirs.run
-            hint = "; run it as root, or with --root DIR" if isinstance(error, PermissionError) else ""
-            raise CannotStart(f"{place}: {error.strerror}{hint}") from None
-        return directory
-
-    def _lock(self, directory: int) -> None:
-        """One daemon per run directory. The lock goes with the process, whatever ends it."""
-        fd = os.open(PID_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644, dir_fd=directory)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            pid = os.read(fd, 20).decode("ascii", "replace").strip()
-            raise CannotStart(f"vspcd runs already in {self.config.dirs.run} (pid {pid})") from None
-        os.ftruncate(fd, 0)
-        os.write(fd, f"{os.getpid()}\n".encode())
-
-    def _unlock(self) -> None:
-        listen.remove(self._directory, PID_FILE)
 
     def run(self) -> Optional[str]:
         """Serve until told to stop. Returns what went wrong, None when nothing did. Raises CannotStart."""
         process.name("vspcd: master")
         process.raise_descriptor_limit()
-        self._open_listeners()
+        if self._inheritance is None:
+            self.doors.prepare(self.config)
         for number, call in self._signals().items():
             self.loop.on_signal(number, call)
         process.freeze()
-        self.consoles.keeper = PortKeeper(self.loop, self.log, self.nursery, self._open_map, self._map_loaded)
         self.claims.tls = self.tls
+        if self._inheritance is None:
+            self.consoles.keeper = self._keeper(self._map_loaded)
+        else:
+            self._go_on(self._inheritance)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.BLOCKED)
         self.loop.run()
-        self._unlock()
+        self.directory.leave()
         return self._failure
 
-    def _open_map(self) -> SqliteBackend:
-        return SqliteBackend(self.config.dirs.state / "portmap.db")
+    def _keeper(self, loaded: Callable[[Sequence[Entry]], None], required: bool = True) -> PortKeeper:
+        def open_map() -> SqliteBackend:
+            return SqliteBackend(self.config.dirs.state / "portmap.db")
 
-    def _open_listeners(self) -> None:
-        for name, addresses in (("proxy", self.config.proxy.listen), ("admin", self.config.admin.listen)):
-            for host, port in addresses:
-                try:
-                    self._listening[name].append(listen.tcp(host, port))
-                except OSError as error:
-                    raise CannotStart(
-                        f"{name}.listen: cannot listen on {endpoint((host, port))}: {error.strerror}"
-                    ) from None
+        return PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
+
+    def _go_on(self, inheritance: Inheritance) -> None:
+        """Take the place of another version, with all that it had; nobody who is connected notices."""
+        self._inheritance = None
+        inheritances.take_over(self, inheritance)
+        self.consoles.keeper = self._keeper(self.consoles.compare, required=False)
+        for console in self.table.consoles.values():
+            self.consoles.inherit(console)
+        self._open_tools(inheritance.state)
+        self._start_tls()
+        self.doors.open()
+        self._expire()
+        self.supervisor.apply(self.config)
+        self.tls.reload(self.config)
+        self.loop.call_later(0, self._reap)
+        reached("upgrade.taken")
+        self._ready(len(self.table.consoles))
+        self.log.info("upgraded", text=inheritances.report(self, inheritance.state))
 
     def _signals(self) -> dict[int, Callable[[], None]]:
         return {
@@ -164,9 +167,7 @@ class Master:
                 self.consoles.keeper.put(console.entry())
         self._open_tools()
         self._start_tls()
-        for name, take in (("proxy", self._vm_came), ("admin", self._admin_came)):
-            for sock in self._listening[name]:
-                self._acceptors.append(Acceptor(self.loop, self.log, name, sock, take, self._reserved))
+        self.doors.open()
         self._expire()
         self._ready(len(consoles))
 
@@ -176,28 +177,27 @@ class Master:
         except OSError as error:
             self.log.error("no-tls-helper", reason=str(error))
 
-    def _open_tools(self) -> None:
-        requests = Requests(
-            self.supervisor,
-            self.consoles,
-            self.claims,
-            self.attachments,
-            os.getpid(),
-            self._addresses,
-            self.reload,
-            self.stop,
-            self._tls_facts,
-        )
+    def _open_tools(self, inherited: Optional[State] = None) -> None:
+        requests = Requests(self)
+        listener = self._control_socket() if inherited is None else socket.socket(fileno=inherited.control)
+        self.tools = ToolServer(self.loop, self.log, self.directory.fd, listener, requests.handlers)
+        for each in () if inherited is None else inherited.conversations:
+            answer = None
+            if inherited is not None and each.request is not None:
+                answer = requests.upgraded(each.request, inheritances.report(self, inherited))
+            self.tools.inherit(each, answer)
+
+    def _control_socket(self) -> socket.socket:
         sockets = self.config.sockets
         try:
             group = group_number(sockets.group)
         except KeyError:
             self.log.error("unknown-group", group=sockets.group)
             group = None
-        self.tools = ToolServer(self.loop, self.log, self._directory, sockets.mode, group, requests.handlers)
+        return toolserver.listener(self.directory.fd, sockets.mode, group)
 
     def _ready(self, consoles: int) -> None:
-        addresses = self._addresses()
+        addresses = self.doors.addresses()
         self.log.info(
             "ready",
             version=vspcd.__version__,
@@ -209,35 +209,27 @@ class Master:
         )
         self._notifier.notify(f"READY=1\nSTATUS=Listening for VMs on {', '.join(addresses['proxy'])}")
 
-    def _addresses(self) -> dict[str, list[str]]:
-        return {
-            name: [endpoint(sock.getsockname()) for sock in socks] for name, socks in self._listening.items()
-        }
-
     # Connections.
 
     def _reserved(self) -> int:
         """Descriptors that VMs may not use up: for clients, for workers that go on, and for consoles about to open."""
         return RESERVED + PER_CONSOLE * self.claims.admission.pending
 
-    def _vm_came(self, sock: socket.socket, peer: str) -> None:
-        listen.keep_alive(sock)
-        self.claims.vm_connected(sock, peer)
-
-    def _admin_came(self, sock: socket.socket, peer: str) -> None:
-        self.log.warning("admin-not-served", peer=peer)
-        say(sock, NOT_YET)
-        sock.close()
-
-    def _tls_facts(self) -> Optional[dict[str, object]]:
-        return self.tls.certificate
+    def _came(self, door: str, sock: socket.socket, peer: str) -> None:
+        if door == PROXY:
+            listen.keep_alive(sock)
+            self.claims.vm_connected(sock, peer)
+        else:
+            self.log.warning("admin-not-served", peer=peer)
+            say(sock, NOT_YET)
+            sock.close()
 
     def _tls_failed(self, number: int, reason: str) -> None:
         self.claims.tls_failed(number, reason)
         self.attachments.tls_failed(number, reason)
 
     def _is_known(self, console: Console) -> bool:
-        return not self._stopping and self.table.consoles.get(console.id) is console
+        return not self.stopping and self.table.consoles.get(console.id) is console
 
     def _worker_died(self, worker: Worker, how: str) -> None:
         self.claims.worker_died(worker, how)
@@ -258,11 +250,15 @@ class Master:
 
     def _reap(self) -> None:
         for pid, how in process.reap():
-            if self.supervisor.reaped(pid, how) or self.tls.reaped(pid, how):
+            if (
+                self.supervisor.reaped(pid, how)
+                or self.tls.reaped(pid, how)
+                or self.upgrades.reaped(pid, how)
+            ):
                 continue
             if pid != self.consoles.keeper.pid:
                 continue
-            if self._stopping:
+            if self.stopping:
                 self.loop.stop()  # its last batch is on the disk
             elif not self.consoles.keeper.died(how):
                 self._failure = f"the port map could not be loaded: its keeper {how}"
@@ -277,6 +273,9 @@ class Master:
     def _after_hang_up(self) -> None:
         self._reload_set = False
         self.supervisor.reopen_logs()
+        if upgrade.version_on_disk() not in (None, vspcd.__version__):
+            self.upgrades.begin("SIGHUP")
+            return
         try:
             self.reload()
         except ConfigError as error:
@@ -316,13 +315,12 @@ class Master:
 
     def stop(self, reason: str) -> None:
         """Let everything end: first the doors, then the workers, then the map."""
-        if self._stopping:
+        if self.stopping:
             return
-        self._stopping = True
+        self.stopping = True
         self.log.info("stopping", reason=reason)
         self._notifier.notify("STOPPING=1")
-        for acceptor in self._acceptors:
-            acceptor.close()
+        self.doors.close()
         for console in self.table.consoles.values():
             self.listeners.close(console)
             if console.leg is not None:

@@ -29,7 +29,7 @@ Change = dict[str, Any]
 
 
 class PortKeeper:
-    """``on_loaded(entries)`` is called once, before anything else happens."""
+    """``on_loaded(entries)`` is called once, before anything is acknowledged. ``required``: nothing goes without it."""
 
     def __init__(
         self,
@@ -38,12 +38,14 @@ class PortKeeper:
         nursery: Nursery,
         open_map: Callable[[], Backend],
         on_loaded: Callable[[Sequence[Entry]], None],
+        required: bool = True,
     ) -> None:
         self._loop = loop
         self._log = log
         self._nursery = nursery
         self._open_map = open_map
         self._on_loaded: Optional[Callable[[Sequence[Entry]], None]] = on_loaded
+        self._required = required
         self._entries: list[Entry] = []
         self._new: dict[str, Change] = {}
         self._callbacks: list[Callable[[], None]] = []
@@ -101,6 +103,11 @@ class PortKeeper:
         if changes:
             self._batches[self._number][1].extend(callbacks)
 
+    @property
+    def settled(self) -> bool:
+        """Whether every change is durable."""
+        return not self._new and not self._batches
+
     def _send(self, number: int) -> None:
         if self._channel is not None and not self._failing:
             changes = self._batches[number][0]
@@ -156,7 +163,7 @@ class PortKeeper:
         if self._stopping:
             return True
         self._entries = []
-        if self._on_loaded is not None:
+        if self._on_loaded is not None and self._required:
             return False
         self._log.error("keeper-died", how=how)
         self._loop.call_later(RESTART_AFTER, self._start)

@@ -1,6 +1,6 @@
 """What vspcctl can ask of the daemon.
 
-Does: answers status, attach, forget, reload and stop.
+Does: answers status, attach, forget, reload, upgrade and stop.
 Owns: nothing.
 Never: asks a worker for its figures (they are in its page), reads /proc for thousands of processes (the tool
 does).
@@ -8,58 +8,45 @@ does).
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Callable, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import vspcd
-from vspcd.attachments import Attachments
-from vspcd.claims import Claims
 from vspcd.config import ConfigError
-from vspcd.consoles import Consoles
 from vspcd.core.names import Ambiguous, NotFound, resolve
 from vspcd.proto.control import QUOTED, Message, packed
 from vspcd.proto.vmware_codes import format_uuid
-from vspcd.supervisor import Supervisor
 from vspcd.table import Console
 from vspcd.toolserver import Answer, Refusal
 from vspcd.unix.page import HEAD, NOT_LOGGED
+from vspcd.upgrade import version_on_disk
+
+if TYPE_CHECKING:
+    from vspcd.master import Master
 
 CONSOLES_AT_ONCE = 20
 QUERY_LIMIT = 400  # characters; names have 256 at most
 
 
 class Requests:
-    """``listeners()`` names the listening addresses, ``reload()`` and ``stop()`` do what they say."""
+    """The handlers of one daemon."""
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        consoles: Consoles,
-        claims: Claims,
-        attachments: Attachments,
-        pid: int,
-        listeners: Callable[[], dict[str, list[str]]],
-        reload: Callable[[], list[str]],
-        stop: Callable[[str], None],
-        certificate: Callable[[], Optional[dict[str, Any]]],
-    ) -> None:
-        self._supervisor = supervisor
-        self._consoles = consoles
-        self._claims = claims
-        self._attachments = attachments
-        self._pid = pid
-        self._begun = time.monotonic()
-        self._listeners = listeners
-        self._reload = reload
-        self._stop = stop
-        self._certificate = certificate
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._supervisor = master.supervisor
+        self._consoles = master.consoles
+        self._claims = master.claims
+        self._attachments = master.attachments
+        self._pid = os.getpid()
         self.handlers = {
             "status": self.status,
             "attach": self.attach,
             "forget": self.forget,
             "reload": self.reload,
+            "upgrade": self.upgrade,
             "stop": self.stop,
         }
 
@@ -94,9 +81,9 @@ class Requests:
             "type": "status",
             "version": vspcd.__version__,
             "pid": self._pid,
-            "uptime": round(time.monotonic() - self._begun, 3),
-            "listeners": self._listeners(),
-            "certificate": self._certificate(),
+            "uptime": round(time.monotonic() - self._master.began, 3),
+            "listeners": self._master.doors.addresses(),
+            "certificate": self._master.tls.certificate,
             "totals": {
                 "consoles": len(consoles),
                 "connected": sum(console.leg is not None for console in consoles),
@@ -171,18 +158,34 @@ class Requests:
         self._consoles.forget(console)
         yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
 
-    def reload(self, _message: Message, _origin: str) -> Answer:
-        """Read the configuration again; a mistake in it leaves the old one in force."""
+    def reload(self, _message: Message, origin: str) -> Answer:
+        """Read the configuration again; a mistake in it leaves the old one in force. Another version takes over."""
+        if version_on_disk() not in (None, vspcd.__version__):
+            yield from self._upgrade(origin)
         try:
-            changes = self._reload()
+            changes = self._master.reload()
         except ConfigError as error:
             raise Refusal("config", f"the old configuration stays in force:\n{error}") from None
         yield _done("\n".join(changes) or "nothing has changed"), []
 
+    def upgrade(self, _message: Message, origin: str) -> Answer:
+        """Let the version on the disk take our place. It gives the answer; we do when it cannot."""
+        yield from self._upgrade(origin)
+
+    def _upgrade(self, origin: str) -> Answer:
+        attempt = self._master.upgrades.begin(f"vspcctl by {origin}")
+        while not attempt.over:
+            yield None
+        raise Refusal("upgrade", f"version {vspcd.__version__} goes on: {attempt.reason}")
+
+    def upgraded(self, _request: Message, text: str) -> Answer:
+        """The rest of the answer to whoever asked the version before."""
+        yield _done(text), []
+
     def stop(self, _message: Message, origin: str) -> Answer:
         """End the daemon."""
         yield _done("vspcd is stopping"), []
-        self._stop(f"vspcctl stop by {origin}")
+        self._master.stop(f"vspcctl stop by {origin}")
 
 
 def _batches(consoles: list[Console]) -> Iterator[Iterable[Console]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Callable, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.config_schema import Config
 from vspcd.core.address import allowed, host_of
@@ -17,21 +17,31 @@ from vspcd.portmap.base import Backend
 from vspcd.table import LegRecord, Worker
 from vspcd.unix import process
 from vspcd.unix.channel import Channel, pair
-from vspcd.unix.page import Arena
+from vspcd.unix.page import Arena, Page
 from workers import keeper, tls, vmware
 from workers.shell import Start
+
+
+class Inherited(NamedTuple):
+    """What lives on from the version before: the arena, the pages in use, both ends of the pipe to the keeper."""
+
+    arena: int
+    pages: frozenset[int]
+    sync: tuple[int, int]
 
 
 class Nursery:
     """What every child inherits, made once."""
 
-    def __init__(self, config: Config) -> None:
-        self._arena = Arena()
+    def __init__(self, config: Config, inherited: Optional[Inherited] = None) -> None:
+        self._arena = Arena() if inherited is None else Arena(inherited.arena, inherited.pages)
         self._log_directory = -1
         if config.log.dir is not None:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sync_reader, self._sync_writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._sync_reader, self._sync_writer = (
+            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if inherited is None else inherited.sync
+        )
 
     def worker(
         self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
@@ -91,6 +101,15 @@ class Nursery:
         finally:
             theirs.close()
         return pid, ours
+
+    @property
+    def lasting(self) -> Inherited:
+        """What the next version goes on with."""
+        return Inherited(self._arena.fd, frozenset(), (self._sync_reader, self._sync_writer))
+
+    def page(self, number: int) -> Page:
+        """A page that is in use."""
+        return self._arena.page(number)
 
     def buried(self, worker: Worker) -> None:
         """The worker is dead and its page read for the last time."""

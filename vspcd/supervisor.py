@@ -61,13 +61,19 @@ class Supervisor:
             raise NoRoom(f"no worker could be started: {error}") from None
         if instead_of is not None:
             instead_of.replaced = True
+        self.serve(worker)
+        return worker
+
+    def serve(self, worker: Worker) -> None:
+        """This worker is ours from now on."""
         self.table.workers[worker.pid] = worker
         worker.channel.serve(
             self._loop,
             lambda message, fds: self._received(worker, message, fds),
             lambda: self._channel_closed(worker),
         )
-        return worker
+        if worker.quitting:
+            self._farewell(worker)
 
     def _received(self, worker: Worker, message: Message, fds: list[int]) -> None:
         for fd in fds:

@@ -58,6 +58,8 @@ class Worker:
     console: Optional[Console] = None
     quitting: bool = False
     replaced: bool = False  # another one goes on with its page
+    retiring: bool = False  # it ends at the end of a turn, for another one to go on
+    pidfd: Optional[int] = None  # of one that is not our child
 
     @property
     def only_leg(self) -> Optional[LegRecord]:

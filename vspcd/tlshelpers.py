@@ -40,6 +40,8 @@ class TlsHelper:
     channel: Channel
     clients: bool  # of console ports, who are not asked for certificates as VMs may be
     legs: set[int] = field(default_factory=set)
+    retiring: bool = False  # it takes no new connection, and ends with its last one
+    pidfd: Optional[int] = None  # of one that is not our child
 
 
 class TlsHelpers:
@@ -67,7 +69,7 @@ class TlsHelpers:
         self._failed = failed
         self._on_secured = secured
         self._probed = probed
-        self._helpers: dict[int, TlsHelper] = {}
+        self.helpers: dict[int, TlsHelper] = {}
         self._warned: Optional[int] = None
         self._stopping = False
         self._answers: dict[str, Callable[[TlsHelper, Message], None]] = {
@@ -81,20 +83,24 @@ class TlsHelpers:
 
     def start(self) -> None:
         """Load the certificate at the start, so that a bad one is known before a VM needs it. Raises OSError."""
-        if self._config.tls.certificate is not None and self._config.tls.mode != "off":
+        if not self.helpers and self._config.tls.certificate is not None and self._config.tls.mode != "off":
             self._spawn()
         self._loop.call_later(DAY, self._look_at_the_date)
 
     def _spawn(self, clients: bool = False) -> TlsHelper:
         pid, sock = self._nursery.tls_helper(self._config, clients)
         helper = TlsHelper(pid, Channel(sock), clients)
-        self._helpers[pid] = helper
+        self.inherit(helper)
+        return helper
+
+    def inherit(self, helper: TlsHelper) -> None:
+        """This helper is ours from now on."""
+        self.helpers[helper.pid] = helper
         helper.channel.serve(
             self._loop,
             lambda message, fds: self._received(helper, message, fds),
             lambda: self._unreachable(helper),
         )
-        return helper
 
     def secure(self, leg: int, peer: str, sock: socket.socket, clients: bool = False) -> socket.socket:
         """Encrypt this connection, which is the helper's from now on; the plaintext comes out of what is
@@ -117,7 +123,7 @@ class TlsHelpers:
         return ours
 
     def _with_room(self, clients: bool) -> TlsHelper:
-        for helper in self._helpers.values():
+        for helper in self.helpers.values():
             if (
                 helper.clients == clients
                 and len(helper.legs) < LEGS_PER_HELPER
@@ -128,7 +134,7 @@ class TlsHelpers:
 
     def probe(self, leg: int) -> None:
         """Find out whether the far end of an encrypted connection still answers."""
-        for helper in self._helpers.values():
+        for helper in self.helpers.values():
             if leg in helper.legs:
                 try:
                     helper.channel.send({"type": "probe", "leg": leg})
@@ -199,23 +205,23 @@ class TlsHelpers:
     def reload(self, config: Config) -> None:
         """The certificate may be another one, even if its file has the same name."""
         self._config = config
-        for helper in self._helpers.values():
+        for helper in self.helpers.values():
             try:
                 helper.channel.send({"type": "settings", "settings": tls_settings(config, helper.clients)})
             except (OSError, ChannelClosed) as error:
                 self._log.error("tls-helper-not-told", pid=helper.pid, reason=str(error))
-        if not self._helpers and config.tls.certificate is not None and config.tls.mode != "off":
+        if not self.helpers and config.tls.certificate is not None and config.tls.mode != "off":
             self._spawn()
 
     def _unreachable(self, helper: TlsHelper) -> None:
         """It has died, or broke the rules; either way its connections are over."""
         helper.channel.close()
-        if helper.pid in self._helpers and not self._stopping:
+        if helper.pid in self.helpers and not self._stopping:
             process.kill(helper.pid)
 
     def reaped(self, pid: int, how: str) -> bool:
         """A child has died; False when it was no helper."""
-        helper = self._helpers.pop(pid, None)
+        helper = self.helpers.pop(pid, None)
         if helper is None:
             return False
         unfinished = self.securing & helper.legs
@@ -230,5 +236,5 @@ class TlsHelpers:
     def stop(self) -> None:
         """Let the helpers end."""
         self._stopping = True
-        for helper in self._helpers.values():
+        for helper in self.helpers.values():
             helper.channel.close()

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any, Callable, Optional
 
+from vspcd.handover import ConversationState, Packets
 from vspcd.proto import control
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
@@ -27,8 +28,9 @@ CONVERSATIONS = 200
 SLOW_READER = 0.02
 TEXT_LIMIT = 8000  # characters; a packet has room for them whatever they are
 
-Answer = Iterator[tuple[dict[str, Any], list[socket.socket]]]
-"""Packets with the sockets that go with them. The last one has ``end`` set."""
+Packet = tuple[dict[str, Any], list[socket.socket]]
+Answer = Iterator[Optional[Packet]]
+"""Packets with the sockets that go with them; None: not yet. The last one has ``end`` set."""
 
 Handlers = dict[str, Callable[[Message, str], Answer]]
 """By request: called with the message and who asks."""
@@ -42,18 +44,46 @@ class Refusal(Exception):
         self.code = code
 
 
+def listener(directory: int, mode: int, group: Optional[int]) -> socket.socket:
+    """The control socket. Raises OSError."""
+    return listen.unix(directory, NAME, mode, group, socket.SOCK_SEQPACKET)
+
+
 class ToolServer:
-    """Listens in ``directory`` (an open descriptor of the run directory)."""
+    """``directory`` is an open descriptor of the run directory, ``listener`` the control socket there."""
 
     def __init__(
-        self, loop: Loop, log: Log, directory: int, mode: int, group: Optional[int], handlers: Handlers
+        self,
+        loop: Loop,
+        log: Log,
+        directory: int,
+        listener: socket.socket,
+        handlers: Handlers,
     ) -> None:
+        self.listener = listener
         self._loop = loop
         self._directory = directory
         self._handlers = handlers
         self._conversations: set[Conversation] = set()
-        listener = listen.unix(directory, NAME, mode, group, socket.SOCK_SEQPACKET)
         self._acceptor = Acceptor(loop, log, "control", listener, self._came)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody is in the middle of an answer, but those that wait for something."""
+        return all(each.lasting is not None for each in self._conversations)
+
+    def lasting(self) -> list[ConversationState]:
+        """The conversations that another version can go on with."""
+        found = (each.lasting for each in self._conversations)
+        return [each for each in found if each is not None]
+
+    def inherit(self, state: ConversationState, answer: Optional[Answer]) -> None:
+        """Go on with a conversation; with an answer, if the tool waits for one."""
+        sock = socket.socket(fileno=state.fd)
+        conversation = Conversation(self._loop, sock, self._handlers, self._conversations.discard)
+        self._conversations.add(conversation)
+        if answer is not None:
+            conversation.answer(answer, state.request or {})
 
     def _came(self, sock: socket.socket, _peer: str) -> None:
         if len(self._conversations) >= CONVERSATIONS:
@@ -81,6 +111,8 @@ class Conversation:
         self._handlers = handlers
         self._over = over
         self._answer: Optional[Answer] = None
+        self._request: Message = {}
+        self._waiting = False
         self._channel = Channel(sock)
         self._channel.serve(loop, self._received, self.close)
 
@@ -92,9 +124,22 @@ class Conversation:
             return
         try:
             kind = control.check(message, control.TOOL, control.OWNER, len(fds))
-            self._answer = self._handlers[kind](message, self._origin)
+            self.answer(self._handlers[kind](message, self._origin), message)
         except PeerError as fault:
-            self._answer = refused("bad-request", str(fault))
+            self.answer(refused("bad-request", str(fault)), message)
+
+    @property
+    def lasting(self) -> Optional[ConversationState]:
+        """What another version needs to go on; None in the middle of an answer."""
+        if self._channel.fileno() < 0 or self._channel.backlog:
+            return None
+        if self._answer is None:
+            return ConversationState(Packets(self._channel.fileno()), None)
+        return ConversationState(Packets(self._channel.fileno()), self._request) if self._waiting else None
+
+    def answer(self, answer: Answer, request: Message) -> None:
+        """Answer this request."""
+        self._answer, self._request = answer, request
         self._continue()
 
     def _continue(self) -> None:
@@ -105,9 +150,14 @@ class Conversation:
             self._loop.call_later(SLOW_READER, self._continue)
             return
         try:
-            packet, socks = next(self._answer)
+            following = next(self._answer)
         except Refusal as refusal:
-            packet, socks = refusal_packet(refusal.code, str(refusal)), []
+            following = (refusal_packet(refusal.code, str(refusal)), [])
+        self._waiting = following is None
+        if following is None:
+            self._loop.call_later(SLOW_READER, self._continue)
+            return
+        packet, socks = following
         try:
             self._channel.send(packet, [sock.fileno() for sock in socks])
         except (ChannelClosed, OSError):

@@ -50,8 +50,8 @@ class Keeper:
     def run(self) -> None:
         """Serve until the master is gone."""
         self._loop.run()
+        self._backend.close()  # first: the next keeper waits for the map
         self._sync()
-        self._backend.close()
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))

@@ -42,6 +42,8 @@ class Daemon:
         self.root = root
         self.settings = PRIVATE + settings
         self.config = config
+        self.environment: dict[str, str] = {}
+        self.sessions: list[int] = []
         self.process: Optional[subprocess.Popen[bytes]] = None
 
     # The process
@@ -69,9 +71,16 @@ class Daemon:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         with self.output.open("ab") as output:
-            return subprocess.Popen(
-                self.command(), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env={**os.environ, **self.environment},
             )
+        self.sessions.append(process.pid)
+        return process
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -97,7 +106,8 @@ class Daemon:
         return self.process.wait(timeout=20)
 
     def members(self) -> list[int]:
-        return processes.session_members(self.pid)
+        """Its processes, and those that have outlived the daemons before it."""
+        return [pid for session in self.sessions for pid in processes.session_members(session)]
 
     def titles(self) -> dict[int, str]:
         return {pid: processes.title(pid) for pid in self.members()}
@@ -106,7 +116,8 @@ class Daemon:
         """Ends whatever a test has left of it, however the test went."""
         if self.process is None:
             return
-        processes.kill_session(self.pid)
+        for session in self.sessions:
+            processes.kill_session(session)
         self.process.wait(timeout=20)
 
     # The control socket
@@ -138,6 +149,12 @@ class Daemon:
 
     def refused(self) -> list[Json]:
         return list(self.status()["refused"])
+
+    def arm(self, point: str, failure: str = "") -> Path:
+        """Let the next process that reaches this point fail; the file is gone once it has."""
+        path = Path(self.environment["VSPCD_FAILPOINTS"]) / point
+        path.write_text(failure)
+        return path
 
     # What tests ask of it
 

@@ -21,6 +21,12 @@ def read(pid: int, name: str) -> Optional[str]:
         return None
 
 
+def state(pid: int) -> Optional[str]:
+    """The letter that ``ps`` shows: T is stopped."""
+    text = read(pid, "stat")
+    return None if text is None else text.rpartition(")")[2].split()[0]
+
+
 def session_of(pid: int) -> Optional[int]:
     text = read(pid, "stat")
     if text is None:

@@ -133,6 +133,12 @@ COMMANDS = {
     "reload": Command(
         "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _no_arguments
     ),
+    "upgrade": Command(
+        "let the installed version take the running one's place",
+        "vspcd.ctl.commands",
+        "upgrade",
+        _no_arguments,
+    ),
     "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
     "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _cert),
     "simulate": Command("play ESXi hosts whose VMs dial in", "vspcd.simulator.main", "run", _simulate),

@@ -1,4 +1,4 @@
-"""The short commands: list, names for completion, forget, reload, stop.
+"""The short commands: list, names for completion, forget, reload, upgrade, stop.
 
 Owns: nothing.
 Never: touches a file or a process of the daemon; it is asked.
@@ -13,6 +13,9 @@ from vspcd.core.names import visible
 from vspcd.ctl import status
 from vspcd.ctl.client import Client, said, socket_path
 from vspcd.ctl.failure import OK, Failure
+
+UPGRADE_DEADLINE = 60.0
+"""Seconds until the other version has checked itself and taken over."""
 
 STOP_DEADLINE = 30.0
 """Seconds that the daemon may take to end its workers."""
@@ -53,7 +56,17 @@ def forget(arguments: Namespace) -> int:
 
 
 def reload(arguments: Namespace) -> int:
-    return _tell(arguments, {"type": "reload"})
+    """It may find another version on the disk, and become that."""
+    with Client(_path(arguments), UPGRADE_DEADLINE) as client:
+        print(said(client.ask({"type": "reload"})[-1]) or "done")
+    return OK
+
+
+def upgrade(arguments: Namespace) -> int:
+    """The version on the disk takes the running one's place."""
+    with Client(_path(arguments), UPGRADE_DEADLINE) as client:
+        print(said(client.ask({"type": "upgrade"})[-1]) or "done")
+    return OK
 
 
 def stop(arguments: Namespace) -> int:

@@ -35,6 +35,7 @@ DAEMON_CODES = {
     "denied": DENIED,
     "bad-request": FAILED,
     "config": FAILED,
+    "upgrade": FAILED,
     "internal": FAILED,
 }
 """The exit code for each error code of the daemon."""

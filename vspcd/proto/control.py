@@ -122,6 +122,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "attach": Rule({"console": str, "replay": (int, type(None)), "mode": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
         "reload": Rule({}),
+        "upgrade": Rule({}),
         "stop": Rule({}),
     },
 }

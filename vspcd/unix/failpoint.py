@@ -127,6 +127,12 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "resume.resumed": "a client is ours",
         "resume.begin": "everything is here",
         "resume.done": "everything is served",
+        # The master, when another version takes its place.
+        "upgrade.checked": "the other version has said that it can go on",
+        "upgrade.packed": "the state is written down, nothing is given up",
+        "upgrade.exec": "before the other version is executed",
+        "upgrade.trusted": "it trusts the state, nothing is done with it",
+        "upgrade.taken": "it has taken over everything, nobody was told",
         # vMotion.
         "move.action": "before a step of a move",
         "move.acted": "after a step of a move",

@@ -118,15 +118,16 @@ SLOTS = range(FIRST_CLIENT, FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS, CLIENT_WO
 class Arena:
     """All pages, in one memory file: one descriptor in the master however many workers there are."""
 
-    def __init__(self) -> None:
-        self.fd = os.memfd_create("vspcd-pages")
+    def __init__(self, fd: int = -1, in_use: frozenset[int] = frozenset()) -> None:
+        """A new arena, or the one of this descriptor. Raises OSError and ValueError when it is none."""
+        self.fd = os.memfd_create("vspcd-pages") if fd < 0 else fd
         os.ftruncate(self.fd, ARENA_PAGES * PAGE)
         self._memory = mmap.mmap(self.fd, ARENA_PAGES * PAGE)
         # A child maps its own page only and must not see its neighbours'.
         self._memory.madvise(mmap.MADV_DONTFORK)
         self._view = memoryview(self._memory)
-        self._free: list[int] = []
-        self._used = 0
+        self._used = max(in_use, default=-1) + 1
+        self._free = [number for number in range(self._used) if number not in in_use]
 
     def take(self) -> int:
         """The number of a free page, zeroed. MemoryError when there is none."""
