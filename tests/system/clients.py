@@ -149,7 +149,8 @@ class TcpClient(SocketClient):
     """A program that speaks no telnet on the console's port, as gdb does."""
 
     def __init__(self, address: tuple[str, int], receive_buffer: Optional[int] = None) -> None:
-        connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        connection = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         connection.settimeout(PATIENCE)

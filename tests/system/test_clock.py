@@ -109,13 +109,14 @@ def test_a_vm_that_is_about_to_say_who_it_is_has_its_time(
 
 @JUMPS
 def test_a_move_that_is_under_way_does_not_expire(daemon: MisledDaemon, stack: ExitStack, jump: int) -> None:
-    source = stack.enter_context(MovingVm(daemon.proxy))
-    source.handshake()
+    source = MovingVm(daemon.proxy)
+    stack.enter_context(source).handshake()
     source.begin()
     source.until(lambda: source.pair() is not None, "GOAHEAD")
     daemon.set_clock(jump)
     throughout(lambda: True, LOOK)
-    target = stack.enter_context(MovingVm(daemon.proxy, uuid=source.uuid, source=THERE))
+    target = MovingVm(daemon.proxy, uuid=source.uuid, source=THERE)
+    stack.enter_context(target)
     target.show(source.pair() or b"")
     target.until(target.admitted, "PEER-OK")
     target.complete()

@@ -141,7 +141,7 @@ class FakeVm:
     @property
     def address(self) -> str:
         host, port = self.socket.getsockname()[:2]
-        return f"{host}:{port}"
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     @property
     def console(self) -> str:
