@@ -216,13 +216,16 @@ class Master:
         return RESERVED + PER_CONSOLE * self.claims.admission.pending
 
     def _came(self, door: str, sock: socket.socket, peer: str) -> None:
-        if door == PROXY:
-            listen.keep_alive(sock)
-            self.claims.vm_connected(sock, peer)
-        else:
+        if door != PROXY:
             self.log.warning("admin-not-served", peer=peer)
             say(sock, NOT_YET)
             sock.close()
+        elif listen.has_left(sock):  # it is not worth a process; there may be thousands of them in the queue
+            self.log.debug("vm-left-at-once", peer=peer)
+            sock.close()
+        else:
+            listen.keep_alive(sock)
+            self.claims.vm_connected(sock, peer)
 
     def _tls_failed(self, number: int, reason: str) -> None:
         self.claims.tls_failed(number, reason)

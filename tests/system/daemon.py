@@ -35,6 +35,15 @@ def as_options(settings: tuple[str, ...]) -> list[str]:
     return [word for setting in settings for word in ("-o", setting)]
 
 
+def queued(sock: socket.socket, path: Path) -> bool:
+    """Connect, unless the queue of those who wait is full."""
+    try:
+        sock.connect(str(path))
+    except BlockingIOError:
+        return False
+    return True
+
+
 class Daemon:
     """One vspcd below one root; it can be stopped, killed and started again there."""
 
@@ -126,7 +135,7 @@ class Daemon:
         """All packets of the answer to one request."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
             control.settimeout(20)
-            control.connect(str(self.root / "run" / "control.sock"))
+            until(lambda: queued(control, self.root / "run" / "control.sock"), "the control socket has room")
             control.send(json.dumps(message).encode())
             packets: list[Json] = []
             while not (packets and packets[-1].get("end")):

@@ -6,6 +6,7 @@ import os
 import resource
 import socket
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +179,24 @@ def test_being_out_of_descriptors_is_told_and_the_connection_still_waits() -> No
             os.close(fd)
     assert told.value.errno in listen.OUT_OF_RESOURCES
     ((sock, _),) = list(listen.accept(listener))
+    for each in (sock, client, listener):
+        each.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "gone"), [("stays", False), ("speaks", False), ("closes", True), ("resets", True)]
+)
+def test_who_has_left_before_he_is_served_is_known(end: str, gone: bool) -> None:
+    listener = listen.tcp("127.0.0.1", 0)
+    client = socket.create_connection(listener.getsockname(), timeout=10)
+    if end == "resets":
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if end == "speaks":
+        client.send(b"hello")
+    if gone:
+        client.close()
+    ((sock, _),) = list(listen.accept(listener))
+    assert listen.has_left(sock) == gone
     for each in (sock, client, listener):
         each.close()
 

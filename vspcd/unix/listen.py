@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -125,6 +126,13 @@ def keep_free(listener: socket.socket, count: int) -> None:
     # The system gives out the lowest free number, so the highest ones stay free until all others are in use.
     if limit != resource.RLIM_INFINITY and probes[-1] >= limit - min(count, limit // LARGE_PART):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Whether the far end has closed already."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def keep_alive(sock: socket.socket) -> None:
