@@ -333,14 +333,45 @@ def test_a_tool_that_goes_in_the_middle_of_its_answer_leaves_nothing(stage: Tool
     until(stage.loop, lambda: len(open_descriptors()) <= before)
 
 
-def test_too_many_tools_at_once_are_sent_away(stage: ToolStage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_too_many_tools_at_once_the_one_that_asks_for_nothing_the_longest_has_to_go(
+    stage: ToolStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(toolserver, "CONVERSATIONS", 3)
-    first = [stage.tool() for _ in range(3)]
-    for tool in first:
+    first, second, third = (stage.tool() for _ in range(3))
+    for tool in (first, second, third):
         tool.asks(type="status")
-    refused = stage.tool()
-    until(stage.loop, refused.has_gone)
-    assert first[0].asks(type="status")[-1]["end"]
+    fourth = stage.tool()
+    assert fourth.asks(type="status")[-1]["end"]
+    until(stage.loop, first.has_gone)
+    for tool in (second, third, fourth):
+        assert tool.asks(type="status")[-1]["end"]
+
+
+def test_too_many_tools_that_wait_for_answers_keep_a_newcomer_out(
+    stage: ToolStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolserver, "CONVERSATIONS", 2)
+    crowd(stage, 2000)
+    asleep = [stage.tool() for _ in range(2)]
+    for tool in asleep:
+        tool.send(b'{"type":"status"}')
+    turn(stage.loop, 0.2)
+    newcomer = stage.tool()
+    until(stage.loop, newcomer.has_gone)
+    for tool in asleep:
+        tool.wait()
+        assert sum(len(packet.get("consoles", [])) for packet in tool.packets) == 2000
+
+
+def test_a_tool_that_never_reads_its_answer_is_let_go(
+    stage: ToolStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toolserver, "READ_WITHIN", 0.3)
+    crowd(stage, 2000)
+    before = len(open_descriptors())
+    stage.tool().send(b'{"type":"status"}')
+    until(stage.loop, lambda: len(open_descriptors()) == before + 2)
+    until(stage.loop, lambda: len(open_descriptors()) == before + 1)
 
 
 def test_the_socket_goes_with_the_server(stage: ToolStage) -> None:

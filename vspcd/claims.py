@@ -25,6 +25,7 @@ from vspcd.spawn import is_balancer
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.tlshelpers import TlsHelpers
+from vspcd.unix import listen
 from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
@@ -81,6 +82,10 @@ class Claims:
         )
         if objection is not None:
             self.admission.refused(peer, objection)
+            sock.close()
+            return
+        if listen.has_left(sock):  # it is not worth a process; there may be thousands of them in the queue
+            self._log.debug("vm-left-at-once", peer=peer)
             sock.close()
             return
         leg = LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time())

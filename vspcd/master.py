@@ -220,9 +220,6 @@ class Master:
             self.log.warning("admin-not-served", peer=peer)
             say(sock, NOT_YET)
             sock.close()
-        elif listen.has_left(sock):  # it is not worth a process; there may be thousands of them in the queue
-            self.log.debug("vm-left-at-once", peer=peer)
-            sock.close()
         else:
             listen.keep_alive(sock)
             self.claims.vm_connected(sock, peer)

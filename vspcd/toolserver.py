@@ -26,6 +26,7 @@ from vspcd.unix.loop import Loop
 NAME = "control.sock"
 CONVERSATIONS = 200
 SLOW_READER = 0.02
+READ_WITHIN = 60.0
 TEXT_LIMIT = 8000  # characters; a packet has room for them whatever they are
 
 Packet = tuple[dict[str, Any], list[socket.socket]]
@@ -64,7 +65,7 @@ class ToolServer:
         self._loop = loop
         self._directory = directory
         self._handlers = handlers
-        self._conversations: set[Conversation] = set()
+        self._conversations: dict[Conversation, None] = {}  # the oldest first
         self._acceptor = Acceptor(loop, log, "control", listener, self._came)
 
     @property
@@ -80,16 +81,30 @@ class ToolServer:
     def inherit(self, state: ConversationState, answer: Optional[Answer]) -> None:
         """Go on with a conversation; with an answer, if the tool waits for one."""
         sock = socket.socket(fileno=state.fd)
-        conversation = Conversation(self._loop, sock, self._handlers, self._conversations.discard)
-        self._conversations.add(conversation)
+        conversation = self._begin(sock)
         if answer is not None:
             conversation.answer(answer, state.request or {})
 
     def _came(self, sock: socket.socket, _peer: str) -> None:
-        if len(self._conversations) >= CONVERSATIONS:
+        if len(self._conversations) >= CONVERSATIONS and not self._dismiss_one():
             sock.close()
             return
-        self._conversations.add(Conversation(self._loop, sock, self._handlers, self._conversations.discard))
+        self._begin(sock)
+
+    def _begin(self, sock: socket.socket) -> Conversation:
+        conversation = Conversation(self._loop, sock, self._handlers, self._over)
+        self._conversations[conversation] = None
+        return conversation
+
+    def _over(self, conversation: Conversation) -> None:
+        self._conversations.pop(conversation, None)
+
+    def _dismiss_one(self) -> bool:
+        """End the conversation of whoever has asked for nothing, the longest: else some could keep all others out."""
+        idle = next((each for each in self._conversations if not each.busy), None)
+        if idle is not None:
+            idle.close()
+        return idle is not None
 
     def close(self) -> None:
         """Nobody can ask any more."""
@@ -113,6 +128,7 @@ class Conversation:
         self._answer: Optional[Answer] = None
         self._request: Message = {}
         self._waiting = False
+        self._unread = 0  # how often it was looked whether the tool has read
         self._channel = Channel(sock)
         self._channel.serve(loop, self._received, self.close)
 
@@ -137,6 +153,11 @@ class Conversation:
             return ConversationState(Packets(self._channel.fileno()), None)
         return ConversationState(Packets(self._channel.fileno()), self._request) if self._waiting else None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the tool waits for an answer, or for the rest of one."""
+        return self._answer is not None
+
     def answer(self, answer: Answer, request: Message) -> None:
         """Answer this request."""
         self._answer, self._request = answer, request
@@ -147,8 +168,9 @@ class Conversation:
         if self._answer is None or self._channel.sock.fileno() < 0:
             return
         if self._channel.backlog:
-            self._loop.call_later(SLOW_READER, self._continue)
+            self._wait_for_reader()
             return
+        self._unread = 0
         try:
             following = next(self._answer)
         except Refusal as refusal:
@@ -173,8 +195,15 @@ class Conversation:
         else:
             self._loop.call_later(0, self._continue)
 
+    def _wait_for_reader(self) -> None:
+        self._unread += 1
+        if self._unread * SLOW_READER > READ_WITHIN:
+            self.close()
+        else:
+            self._loop.call_later(SLOW_READER, self._continue)
+
     def close(self) -> None:
-        """The tool has gone."""
+        """The tool has gone, or has to go."""
         self._answer = None
         self._channel.close()
         self._over(self)
