@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -14,6 +16,7 @@ from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.pressure import close, cpu_share, descriptors_for, exchange, knock, limited
 from tests.system.vm import FakeVm
+from tests.system.wait import until
 
 IDLE = 0.1  # of one core
 LOOK = 1.5  # seconds
@@ -126,3 +129,46 @@ def test_a_console_that_finds_no_descriptors_opens_later(daemon: Daemon, stack: 
         daemon.wait_log("no-socket")
     with UnixClient(daemon.socket_path(vm.name)) as client:
         exchange(client, vm)
+
+
+@contextmanager
+def system_without_files(daemon: Daemon) -> Iterator[None]:
+    """Nobody on this machine can open another file, as the master sees it: ENFILE at every accept."""
+    inject = "inject=accept,accept4:error=ENFILE"
+    command = ["strace", "-q", "-o", "/dev/null", "-e", inject, "-p", str(daemon.pid)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as strace:
+        try:
+            until(lambda: traced_by(daemon.pid) == strace.pid, "the master is traced")
+            yield
+        finally:
+            strace.terminate()
+
+
+def traced_by(pid: int) -> int:
+    text = processes.read(pid, "status") or ""
+    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("TracerPid:")))
+
+
+def can_trace() -> bool:
+    """Whether there is strace, and a process may be traced here."""
+    if shutil.which("strace") is None:
+        return False
+    return (
+        subprocess.run(["strace", "-o", "/dev/null", "true"], check=False, capture_output=True).returncode
+        == 0
+    )
+
+
+@pytest.mark.skipif(not can_trace(), reason="strace cannot be used here")
+def test_on_a_system_without_files_nothing_spins_and_who_is_there_goes_on(
+    daemon: Daemon, vm: FakeVm, client: TcpClient, stack: ExitStack
+) -> None:
+    proxy = daemon.proxy
+    with system_without_files(daemon):
+        late = stack.enter_context(FakeVm(proxy, name="late"))
+        daemon.wait_log("accept-paused", "listener=proxy", "Too many open files in system")
+        share = cpu_share(daemon.pid, LOOK)
+        exchange(client, vm)
+    assert share < IDLE
+    late.handshake()
+    daemon.wait_state(late.name, "connected")
