@@ -24,6 +24,9 @@ from vspcd.proto.errors import LocalError, PeerError
 ANSWER_DEADLINE = 10.0
 """Seconds that a whole answer may take."""
 
+QUEUE_FULL = 0.02
+"""Seconds between two looks whether there is a place in the queue."""
+
 Message = dict[str, Any]
 
 
@@ -128,12 +131,25 @@ class Client:
 def _connect(path: str, seconds: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(seconds)
+    deadline = time.monotonic() + seconds
     try:
-        _connect_to(connection, path)
+        while not _queued(connection, path):
+            if time.monotonic() > deadline:
+                raise socket.timeout("no place in the queue")
+            time.sleep(QUEUE_FULL)
     except OSError as error:
         connection.close()
         raise _unreachable(path, error) from None
     return connection
+
+
+def _queued(connection: socket.socket, path: str) -> bool:
+    """Connect, unless too many others wait to be let in."""
+    try:
+        _connect_to(connection, path)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _connect_to(connection: socket.socket, path: str) -> None:
