@@ -141,7 +141,7 @@ class Stage:
         player, far = self.dial()
         player.claims()
         number = next(iter(player.worker.legs))
-        player.says("connected", leg=number)
+        player.says("connected", leg=number, session={})
         return player, far
 
     @property
@@ -167,7 +167,7 @@ class Stage:
         """A worker dies, and all that go on in its place, until the console is given up."""
         others = [each for each in self.cradle.players if each is not player]
         for _ in range(10):
-            self.dies(player)
+            self.dies(player, signal.SIGALRM)
             if self.console.worker is None or self.serving() in others:
                 return
             player = self.serving()

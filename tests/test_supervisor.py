@@ -49,8 +49,8 @@ def test_when_the_owner_takes_it_the_claimant_may_go_and_the_old_connection_ends
     number = owner.was_told("leg")[0]["leg"]
     assert stage.console.leg is not None
     owner.says("disconnected", leg=stage.console.leg.number, reason="replaced")
-    owner.says("took", leg=number)
-    owner.says("connected", leg=number)
+    owner.says("took", leg=number, session=None, move=None)
+    owner.says("connected", leg=number, session={})
     stage.until(lambda: second.was_told("handed"))
     assert stage.console.leg is not None
     assert stage.console.leg.number == number
@@ -81,7 +81,7 @@ def test_a_death_of_any_sort_while_negotiating_is_remembered_and_makes_room(
     assert ended(far)
 
 
-def test_a_worker_that_dies_before_it_is_connected_is_replaced_and_its_vm_dials_again(stage: Stage) -> None:
+def test_a_worker_that_dies_before_it_is_connected_is_replaced_and_its_vm_stays(stage: Stage) -> None:
     player, far = stage.dial()
     player.claims()
     stage.until(lambda: player.was_told("own"))
@@ -89,7 +89,11 @@ def test_a_worker_that_dies_before_it_is_connected_is_replaced_and_its_vm_dials_
     successor = stage.serving()
     stage.until(lambda: successor.was_told("own"))
     assert successor.was_told("own")[0]["resume"]
-    assert ended(far)
+    stage.until(lambda: successor.was_told("resume-leg"))
+    assert successor.was_told("resume-leg")[0]["role"] == "newcomer"
+    far.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
 
 
 def test_a_console_whose_workers_die_again_and_again_is_given_up_and_its_vm_dials_again(stage: Stage) -> None:
@@ -116,7 +120,7 @@ def test_a_worker_that_is_given_up_after_taking_a_connection_takes_both_with_it(
     second, new = stage.dial()
     second.claims()
     stage.until(lambda: owner.was_told("leg"))
-    owner.says("took", leg=owner.was_told("leg")[0]["leg"])
+    owner.says("took", leg=owner.was_told("leg")[0]["leg"], session=None, move=None)
     stage.dies_for_good(owner)
     assert ended(old)
     assert ended(new)
@@ -130,7 +134,7 @@ def test_a_claim_that_waits_for_an_owner_that_dies_is_judged_by_its_successor(st
     successor = stage.serving()
     stage.until(lambda: [leg for leg in successor.was_told("leg") if leg["peer"]])
     number = successor.was_told("leg")[-1]["leg"]
-    successor.says("took", leg=number)
+    successor.says("took", leg=number, session=None, move=None)
     stage.until(lambda: second.was_told("handed"))
 
 
@@ -204,7 +208,7 @@ def test_a_claimant_that_fails_when_its_connection_was_taken_already_does_no_har
     second, _ = stage.dial()
     second.claims()
     stage.until(lambda: owner.was_told("leg"))
-    owner.says("took", leg=owner.was_told("leg")[0]["leg"])
+    owner.says("took", leg=owner.was_told("leg")[0]["leg"], session=None, move=None)
     second.says("failed", reason="it was reset")
     assert second.worker.state == LEAVING
     assert stage.console.worker is owner.worker
@@ -218,8 +222,8 @@ def test_a_claimant_that_fails_and_dies_before_the_owner_takes_its_connection(st
     number = owner.was_told("leg")[0]["leg"]
     second.says("failed", reason="it was reset")
     stage.dies(second)
-    owner.says("took", leg=number)
-    owner.says("connected", leg=number)
+    owner.says("took", leg=number, session=None, move=None)
+    owner.says("connected", leg=number, session={})
     owner.says("disconnected", leg=number, reason="it was reset")
     assert ended(new)
     assert stage.console.leg is None
@@ -251,9 +255,9 @@ def test_a_worker_that_does_not_end_when_told_is_killed(
 @pytest.mark.parametrize(
     "lie",
     [
-        {"type": "took", "leg": 999},
+        {"type": "took", "leg": 999, "session": None, "move": None},
         {"type": "rejected", "leg": 999, "reason": "x"},
-        {"type": "connected", "leg": 999},
+        {"type": "connected", "leg": 999, "session": {}},
         {"type": "claim", "uuid": UUID, "label": "", "name": None, "session": {}},
         {"type": "source", "peer": "192.0.2.7:1"},
         {"type": "nonsense"},

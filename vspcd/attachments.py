@@ -14,14 +14,12 @@ from typing import Optional
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
 from vspcd.proto.control import OWNER, Message
+from vspcd.succession import Succession
 from vspcd.supervisor import Supervisor
 from vspcd.table import ClientRecord, Console, Worker, close, say
 from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
-from vspcd.unix.page import MAX_CLIENTS, READ_UP_TO, SENT_UP_TO
-
-DEATHS = 3
-"""More deaths of one console's workers without a byte of progress, and its VM has to dial again."""
+from vspcd.unix.page import MAX_CLIENTS
 
 
 class Attachments:
@@ -32,6 +30,7 @@ class Attachments:
         self._supervisor = supervisor
         self._consoles = consoles
         self._claims = claims
+        self._succession = Succession(log, supervisor, consoles, claims)
         supervisor.handle({"terminal": self._terminal})
         supervisor.handle({"client-kind": self._client_kind, "detached": self._detached, "idle": self._idle})
 
@@ -120,10 +119,10 @@ class Attachments:
                     self._supervisor.tell(console.worker, message)
 
     def worker_died(self, worker: Worker, how: str) -> None:
-        """A worker that served a console is dead: its VM dials again, its clients attach again."""
+        """A worker that served a console is dead: another one goes on; if none can, everybody has to come again."""
         console = worker.console
         if console is not None and console.worker is worker:
-            if not worker.quitting and self._goes_on(console, worker, how):
+            if not worker.quitting and self._succession.goes_on(console, worker, how):
                 return
             self._consoles.without(console, worker)
             if not worker.quitting:
@@ -134,44 +133,3 @@ class Attachments:
             self._claims.reclaim(console)
         for leg in worker.legs.values():
             close(leg.parked)
-
-    def _goes_on(self, console: Console, dead: Worker, how: str) -> bool:
-        """Let another worker go on where this one died, with its VM and its clients; whether that can be."""
-        at = dead.page.get(READ_UP_TO)[0], dead.page.get(SENT_UP_TO)[0]
-        console.deaths = console.deaths + 1 if at == console.died_at else 1
-        console.died_at = at
-        if console.deaths > DEATHS:
-            console.deaths = 0
-            self._log.error("worker-given-up", console=console.id, name=console.name, deaths=DEATHS, how=how)
-            return False
-        try:
-            worker = self._supervisor.spawn(OWNER, instead_of=dead)
-        except NoRoom as error:
-            self._log.error("worker-not-replaced", console=console.id, reason=str(error))
-            return False
-        self._consoles.own(worker, console, resume=True)
-        self._hand_leg(console, dead, worker)
-        for client in console.clients.values():
-            message = {"type": "resume-client", "client": client.number, "kind": client.kind}
-            message.update({"from": client.origin, "mode": client.mode, "terminal": client.terminal})
-            self._supervisor.tell(worker, message, client.parked)
-        self._supervisor.tell(worker, {"type": "resumed"})
-        self._log.error(
-            "worker-replaced", console=console.id, name=console.name, pid=dead.pid, how=how, by=worker.pid
-        )
-        self._claims.reclaim(console)
-        return True
-
-    def _hand_leg(self, console: Console, dead: Worker, worker: Worker) -> None:
-        leg = console.leg
-        for number, record in dead.legs.items():
-            if record is leg and record.session is not None:
-                worker.legs[number] = record
-                message = {"type": "resume-leg", "leg": number, "peer": record.peer}
-                message.update({"session": record.session, "secured": record.secured})
-                self._supervisor.tell(worker, message, record.parked)
-            else:
-                close(record.parked)
-        dead.legs = {}
-        if leg is not None and leg.number not in worker.legs:
-            self._consoles.gone(console)

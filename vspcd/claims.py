@@ -31,6 +31,7 @@ from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
 JUDGED_WITHIN = 5.0
+PARKED = "what it says has killed its workers again and again (see 'vspcctl status NAME', or 'vspcctl unpark NAME')"
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -38,12 +39,16 @@ _LABEL = re.compile(r"[A-Za-z0-9_-]{0,32}")
 
 @dataclass
 class Claim:
-    """A VM connection that waits for the console's worker to judge it. ``claimant``: its own, while that lives."""
+    """A VM connection that waits for the console's worker to judge it. ``claimant``: its own, while that lives.
+
+    ``offer``: how it is offered, as a VM or as a move's target.
+    """
 
     leg: LegRecord
     console: Console
     message: Message
     claimant: Optional[Worker]
+    offer: dict[str, Any]
 
 
 class Claims:
@@ -188,7 +193,18 @@ class Claims:
             raise PeerError("a claim without a connection")
         self.admission.ends(worker.only_leg.peer)
         worker.state = CLAIMING
-        self._grant_or_offer(worker, self._consoles.known(message), message)
+        console = self._consoles.known(message)
+        parked = console.parked - time.monotonic()
+        if parked > 0:
+            self._not_now(worker, f"it is parked for {parked:.0f} s more: {PARKED}")
+            return
+        self._grant_or_offer(worker, console, message)
+
+    def _not_now(self, worker: Worker, reason: str) -> None:
+        leg = worker.only_leg
+        self.admission.refused("" if leg is None else leg.peer, reason)
+        self._supervisor.tell(worker, {"type": "refuse", "reason": reason})
+        self._supervisor.dismiss(worker)
 
     def _grant_or_offer(self, worker: Worker, console: Console, message: Message) -> None:
         """The console is the worker's if nobody serves it; else whoever does is offered its connection."""
@@ -199,10 +215,14 @@ class Claims:
 
     def _offer(self, worker: Worker, console: Console, message: Message, offer: dict[str, Any]) -> None:
         """Let the console's worker judge the claimant's connection."""
-        owner = console.worker
         _, leg = worker.legs.popitem()
-        self.waiting[leg.number] = Claim(leg, console, message, worker)
-        offer = {**offer, "leg": leg.number, "peer": leg.peer, "session": message["session"]}
+        leg.session = message["session"]
+        self.waiting[leg.number] = Claim(leg, console, message, worker, offer)
+        self._offer_again(self.waiting[leg.number])
+
+    def _offer_again(self, claim: Claim) -> None:
+        leg, owner = claim.leg, claim.console.worker
+        offer = {**claim.offer, "leg": leg.number, "peer": leg.peer, "session": leg.session}
         offer["secured"] = leg.secured
         if owner is None or not self._supervisor.tell(owner, offer, leg.parked):
             if owner is None or owner.pid in self._supervisor.table.workers:
@@ -214,6 +234,7 @@ class Claims:
         """The console's worker does not answer: it is replaced, and the VM that waits has the console."""
         claim = self.waiting.get(number)
         if claim is not None and claim.console.worker is not None:
+            claim.console.worker.hung = True
             self._supervisor.kill(claim.console.worker, f"no answer within {JUDGED_WITHIN:g} s")
 
     def _grant(self, worker: Worker, console: Console, message: Message) -> None:
@@ -221,6 +242,8 @@ class Claims:
         worker.state = OWNER
         if message["name"] is not None:
             console.name = message["name"]
+        for leg in worker.legs.values():
+            leg.session = message["session"]
         self._consoles.own(worker, console)
 
     def _took(self, worker: Worker, message: Message) -> None:
@@ -229,6 +252,8 @@ class Claims:
         if claim is None or worker.console is not claim.console:
             raise PeerError("it took a leg that it was not offered")
         worker.legs[claim.leg.number] = claim.leg
+        if message["session"] is not None:
+            claim.leg.session, claim.console.move = message["session"], message["move"]
         if claim.claimant is not None:
             self._supervisor.tell(claim.claimant, {"type": "handed"})
             self._supervisor.dismiss(claim.claimant)
@@ -272,15 +297,17 @@ class Claims:
         self._offer(worker, console, message, {"type": "target", "pair": message["pair"]})
 
     def reclaim(self, console: Console) -> None:
-        """VMs that waited for this console's worker to judge them have it to themselves now."""
-        waiting = [claim for claim in self.waiting.values() if claim.console is console]
-        for claim in waiting:
+        """The worker that judged is dead: its successor judges those that wait, or the first has the console."""
+        for claim in [claim for claim in self.waiting.values() if claim.console is console]:
+            if console.worker is not None:
+                self._offer_again(claim)
+                continue
             del self.waiting[claim.leg.number]
-            if claim.claimant is None:
-                close(claim.leg.parked)
+            if claim.claimant is None or claim.offer["type"] == "target":
+                self._refuse(claim, "the console's worker has died")
             else:
                 claim.claimant.legs[claim.leg.number] = claim.leg
-                self._grant_or_offer(claim.claimant, console, claim.message)
+                self._grant(claim.claimant, console, claim.message)
 
     def wait(self, claim: Claim) -> None:
         """A claim that has been offered already, by the version before."""

@@ -109,7 +109,8 @@ class Consoles:
         console, leg = worker.console, worker.legs.get(message["leg"])
         if console is None or leg is None:
             raise PeerError("it is connected to a leg that it does not have")
-        console.leg = leg
+        console.leg, console.move = leg, None
+        leg.session = message["session"]
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
         self.keeper.put(console.entry())
@@ -119,6 +120,8 @@ class Consoles:
         leg = worker.legs.get(message["leg"])
         if leg is not None:
             leg.session = message["session"]
+        if worker.console is not None:
+            worker.console.move = message["move"]
 
     def _closed(self, worker: Worker, message: Message) -> None:
         """A connection is over, the console's VM is not: it moves."""
@@ -171,6 +174,7 @@ class Consoles:
         if console is None:
             return
         _check_size(record)
+        console.move = None
         record = {key: record[key] for key in MOVE_FACTS if key in record}
         console.moves = [*console.moves, record][-MOVES_KEPT:]
         write = self._log.warning if message["slow"] else self._log.info

@@ -60,6 +60,7 @@ class Worker:
     replaced: bool = False  # another one goes on with its page
     retiring: bool = False  # it ends at the end of a turn, for another one to go on
     pidfd: Optional[int] = None  # of one that is not our child
+    hung: bool = False  # it was killed because it did not answer
 
     @property
     def only_leg(self) -> Optional[LegRecord]:
@@ -87,7 +88,13 @@ class Console:
     unix: Optional[socket.socket] = None
     acceptors: list[Acceptor] = field(default_factory=list)
     moves: list[dict[str, Any]] = field(default_factory=list)
-    deaths: int = 0  # of workers, without a byte of progress in between
+    move: Optional[dict[str, Any]] = None  # the vMotion under way, for a worker that goes on for a dead one
+    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    quarantines: list[float] = field(default_factory=list)  # when, lately; monotonic
+    parked: float = 0.0  # until then no VM may have it; monotonic
+    deaths: int = 0  # of workers, without a byte of progress in between, each with its weight
+    died_when: float = 0.0  # monotonic
+    poisoned: bool = False  # its worker has put into quarantine what has killed the others
     died_at: tuple[int, int] = (
         0,
         0,

@@ -16,6 +16,7 @@ from vspcd.proto import attach, telnet
 from vspcd.proto.errors import PeerError
 from vspcd.proto.terminal import Break, Input, Terminal
 from vspcd.unix import tcpinfo
+from vspcd.unix.failpoint import reached
 from vspcd.unix.lowwater import LowWater
 from vspcd.unix.page import Page
 
@@ -92,6 +93,7 @@ class Client:
     def note(self) -> None:
         """Note how far it is, for the master, and for the process that may have to go on here."""
         self._page.put_client(self._slot, self.cursor, self._half, self._given, len(self.out))
+        reached("client.noted")
 
     def resume(self, read: Callable[[int, int], Optional[bytes]]) -> None:
         """Go on where a dead worker was; ``read(position, size)`` reads the journal.
@@ -179,6 +181,7 @@ class Client:
         return True
 
     def _send(self, data: Union[Data, bytearray]) -> int:
+        reached("client.send")
         try:
             sent = self.sock.send(data, SEND)
         except (BlockingIOError, InterruptedError):
@@ -187,6 +190,7 @@ class Client:
             raise ClientGone(os.strerror(error.errno or 0)) from None
         if self.counted:
             self._given += sent
+        reached("client.sent")
         return sent
 
     def notice(self, text: str) -> None:

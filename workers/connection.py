@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import mmap
 import re
-from typing import Protocol
+from typing import Optional, Protocol
 
 from vspcd.core.journal import Buffer
 from vspcd.proto import telnet
 from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware import Session
 from vspcd.proto.vmware_codes import Event
+from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE, Loop
 from workers.leg import NO_DATA, Leg, LegGone
 
@@ -43,7 +44,9 @@ class Room:
 
 
 class Handlers(Protocol):
-    """Who deals with what a connection brings."""
+    """Who deals with what a connection brings. ``tells_all``: console bytes change what others must know of it."""
+
+    tells_all: bool
 
     def data(self, connection: Connection, data: Buffer) -> None:
         """The VM's serial port said this."""
@@ -75,6 +78,7 @@ class Connection:
         self.closed = False
         self.silent = True
         self.declined = False  # it has said that it does not speak VMware's extension
+        self.in_turn = False
         self._talked = False
         self._more = False  # the turn ended before all that was whole had been dealt with
         self._view = room.view
@@ -109,6 +113,8 @@ class Connection:
         except LegGone as gone:
             self._fail(str(gone))
         except PeerError as fault:
+            # What was dealt with before the fault is not consumed, and must not be seen again.
+            self.paused, self.in_turn = True, False
             self._fail(f"protocol error: {fault}")
 
     def _read(self, events: int) -> None:
@@ -119,13 +125,10 @@ class Connection:
             self._fail(TLS_ENDED if self.leg.secured else CLOSED)
             return
         self.silent = False
-        size = self._hand_on(seen)
+        reached("leg.peeked")
+        size = self._turn(seen)
         if self.closed:
             return
-        self.send_replies()
-        if self._talked:
-            self.handlers.changed(self, size)
-        self.leg.consume(size, self._view)
         if self.paused or (self._more and size < seen):
             self.leg.sleep_until(1)  # what is left may well be whole
             self.handlers.turn_over(self)
@@ -133,6 +136,32 @@ class Connection:
         self.leg.sleep_until(seen - size + 1)
         if size == 0 and (events & PEER_CLOSED or seen == BUFFER):
             self._fail("closed by the VM's host in the middle of a message")
+
+    def _turn(self, seen: int) -> int:
+        """Deal with what is complete of what was seen: its size. Raises LegGone when all is done but the replies."""
+        self.in_turn = True
+        size = self._hand_on(seen)
+        self.in_turn = False
+        if self.closed or not size:
+            return size
+        reached("turn.parsed")
+        unable = self._reply()
+        reached("turn.replied")
+        if self._talked or self.handlers.tells_all:
+            self.handlers.changed(self, size)
+            reached("turn.told")
+        self.leg.consume(size, self._view)
+        if unable is not None:
+            raise unable
+        return size
+
+    def _reply(self) -> Optional[LegGone]:
+        """Send the replies; what went wrong must wait until the turn is consumed."""
+        try:
+            self.send_replies()
+        except LegGone as gone:
+            return gone
+        return None
 
     def _hand_on(self, seen: int) -> int:
         """Deal with the complete part of what was seen: its size."""
@@ -165,11 +194,15 @@ class Connection:
             if not self.closed:
                 self.handlers.event(self, event)
 
-    def send_replies(self) -> None:
-        """Send what the session wants to say, as far as there is room. Raises LegGone, PeerError."""
+    def queue_replies(self) -> None:
+        """What the session wants to say waits for room from now on. Raises PeerError."""
         replies = self.session.take_output()
         if replies:
             self.leg.reply(replies)
+
+    def send_replies(self) -> None:
+        """Send what the session wants to say, as far as there is room. Raises LegGone, PeerError."""
+        self.queue_replies()
         if self.leg.out:
             self.handlers.room(self)
 

@@ -1,12 +1,8 @@
 """One console: its journal, its clients and its keyboard, whatever sort of leg feeds it.
 
-Does: appends what the VM says to the journal and sends it on to every client, attaches and detaches clients,
-feeds those that lag from the log, gives notices.
-Owns: the journal, the clients, the keyboard.
+Does: attaches and detaches clients, lets them type, gives notices, names things.
+Owns: the journal, the clients, the keyboard, the fan-out.
 Never: parses the VM's protocol (the kind does), listens, stalls for anybody's slowness.
-
-Every client is a cursor on the journal. Those at the head are sent each chunk as it comes; the others are fed
-when their socket has room. There is no queue per client, so memory stays flat whatever a client does.
 """
 
 from __future__ import annotations
@@ -14,14 +10,15 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from vspcd.core import names
-from vspcd.core.journal import Buffer
 from vspcd.proto.terminal import Terminal
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.byname import ByName
+from vspcd.unix.failpoint import reached
 from vspcd.unix.logfile import LogFile, LogSettings, Place
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
-from vspcd.unix.page import BYTES_IN, HEAD, LOG_PLACE, NOT_LOGGED, READ_UP_TO, TYPED_FROM
-from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
+from vspcd.unix.page import HEAD, LOG_PLACE, READ_UP_TO, TYPED_FROM
+from workers.client import ATTACH, RAW, TELNET, Client, ClientGone
+from workers.fanout import FanOut
 from workers.keyboard import Keyboard
 from workers.leg import Leg, LegGone
 from workers.shell import Shell, socket_of
@@ -32,16 +29,11 @@ OFFER_AFTER = 0.25
 DECIDE_AFTER = 1.0
 """A client that has not answered the offer by then is a raw one."""
 
-CATCH_UP = 16
-"""Chunks that a lagging client is fed in one turn, so that others get theirs."""
-
 LINGER = 10.0
 """A TCP client that has said its last word may still want to hear; whether it does, TCP cannot tell."""
 
 HELD_INPUT = 60.0
 """How long what somebody typed before leaving may wait for a VM that is busy, moving or away."""
-
-REPLAY_LIMIT = 1 << 20
 
 
 class Console:
@@ -71,130 +63,21 @@ class Console:
             shell.changed,
             self._log_trouble,
             lambda inode, base: shell.page.put(LOG_PLACE, inode, base),
-            resume=Place(*shell.page.get(LOG_PLACE)[:2], shell.page.get(READ_UP_TO)[1]) if resume else None,
+            resume=Place(*shell.page.get(LOG_PLACE)[:2], shell.page.get(READ_UP_TO)[2]) if resume else None,
         )
-        self._logged_already = 0
+        if resume and not self.journal.settings.enabled:
+            self.journal.tail.head = shell.page.words[HEAD]
         self.clients: dict[int, Client] = {}
-        self._live: list[Client] = []
-        self._behind: set[Client] = set()
         self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach)
-        if resume:
-            self._resume()
-        shell.page.words[HEAD] = self.journal.head - self._logged_already
+        self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
         self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()
-
-    # What the VM says.
-
-    def _resume(self) -> None:
-        """A dead worker had logged more than it had consumed: the VM's connection will say that part again."""
-        _, head, _ = self.shell.page.get(READ_UP_TO)
-        if self.journal.settings.enabled:
-            self._logged_already = max(0, self.journal.head - head)
-        else:
-            self.journal.tail.head = head
-
-    def all_logged(self) -> None:
-        """The dead worker was through with all that it had logged: the VM's connection will not say it again."""
-        self._logged_already = 0
-        self.shell.page.words[HEAD] = self.journal.head
-
-    def _not_logged_yet(self, data: Buffer) -> Buffer:
-        known = min(self._logged_already, len(data))
-        self._logged_already -= known
-        self.shell.page.words[HEAD] = self.journal.head - self._logged_already
-        return memoryview(data)[known:]
-
-    def said(self, data: Buffer) -> None:
-        """The VM has said this: into the journal, then to every client."""
-        if self._logged_already:
-            data = self._not_logged_yet(data)
-        if not data:
-            return
-        base = self.journal.head
-        self.journal.append(data)
-        words = self.shell.page.words
-        words[HEAD] = base + len(data)
-        words[BYTES_IN] += len(data)
-        words[NOT_LOGGED] = self.journal.not_logged
-        if self._live:
-            self._send_live(data)
-        if self._behind:
-            self._limit_lag()
-        if self.journal.rotated_files:
-            self._release_files()
-
-    def _send_live(self, data: Buffer) -> None:
-        view = memoryview(data)
-        for client in tuple(self._live):
-            ahead = client.cursor - (self.journal.head - len(view))
-            try:
-                # Without a log, a client can have seen more than a worker that goes on for a dead one knows of.
-                if ahead < len(view) and not client.put(view[ahead:] if ahead else view):
-                    self._fell_behind(client)
-            except ClientGone as gone:
-                self.detach(client, str(gone))
-
-    def _fell_behind(self, client: Client) -> None:
-        if client in self._live:
-            self._live.remove(client)
-        self._behind.add(client)
-        self._watch(client)
-
-    def _limit_lag(self) -> None:
-        limit = self.shell.settings["clients"]["max_lag"]
-        for client in tuple(self._behind):
-            if self.journal.head - client.cursor > limit:
-                self._skip(client, max(self.journal.tail.start, self.journal.head - limit))
-
-    def _release_files(self) -> None:
-        """Rotated files that nobody reads any more can go."""
-        cursors = (client.cursor for client in self.clients.values())
-        self.journal.release(min(cursors, default=self.journal.head))
-
-    def _skip(self, client: Client, position: int) -> None:
-        size = position - client.cursor
-        client.cursor = position
-        client.note()
-        client.skipped(size)
-        self.journal.event("skipped", {"client": client.origin, "bytes": size})
-        self.shell.log.warning("client-skipped", console=self.id, client=client.origin, bytes=size)
-
-    def catch_up(self, client: Client) -> None:
-        """Feed a client that is behind; it is live again once it stands at the head."""
-        try:
-            if not client.decided:
-                client.flush()
-            elif self._feed(client):
-                self._at_the_head(client)
-            self._watch(client)
-        except ClientGone as gone:
-            self.detach(client, str(gone))
-
-    def _at_the_head(self, client: Client) -> None:
-        client.live()
-        if client.flush():
-            self._behind.discard(client)
-            self._live.append(client)
-
-    def _feed(self, client: Client) -> bool:
-        """Send what it lacks, a bounded number of chunks; whether it has everything."""
-        if not client.flush():
-            return False
-        for _ in range(CATCH_UP):
-            data = self.journal.read(client.cursor, CHUNK)
-            if data is None:
-                self._skip(client, self.journal.next_readable(client.cursor))
-            elif not data:
-                return True
-            elif not client.put(data):
-                return False
-        return False
 
     # Clients.
 
     def attach(self, message: dict[str, Any], fd: int) -> None:
         """A client that the master has let in."""
+        reached("client.attach")
         kind = message["kind"]
         client = Client(
             message["client"],
@@ -210,15 +93,17 @@ class Console:
             client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
         )
         self.journal.event("attached", {"client": client.origin, "kind": kind})
+        reached("client.attached")
         if kind == TELNET:
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
             return
         if kind == ATTACH:
-            self._rewind(client, message["replay"])
-        self._begin(client)
+            self.fanout.rewind(client, message["replay"])
+        self.fanout.begin(client)
 
     def resume_client(self, message: dict[str, Any], fd: int, typist: int, typed: int) -> None:
         """A client of a dead worker: it goes on where it was. ``typed`` of its batch is with the VM already."""
+        reached("resume.client")
         client = Client(
             message["client"],
             TELNET if message["kind"] == RAW and message["terminal"] is not None else message["kind"],
@@ -241,27 +126,14 @@ class Console:
         )
         if client.number == typist and not self._batch_was_consumed(client):
             self.keyboard.resume(client.number, typed)
+        reached("resume.resumed")
         if client.decided:
-            self._begin(client)
+            self.fanout.begin(client)
         else:
             self._offer(client)
 
     def _batch_was_consumed(self, client: Client) -> bool:
         return client.counted and client.consumed() > self.shell.page.words[TYPED_FROM]
-
-    def _begin(self, client: Client) -> None:
-        """From now on it gets what the VM says."""
-        self._behind.add(client)
-        self.catch_up(client)
-
-    def _rewind(self, client: Client, replay: int) -> None:
-        """Let it begin with the last lines, a whole one first."""
-        begin = max(self.journal.oldest, self.journal.head - min(replay, REPLAY_LIMIT))
-        seen = self.journal.read(begin, self.journal.head - begin)
-        if seen:
-            cut = seen.find(b"\n") + 1 if begin else 0
-            client.cursor = begin + (cut if cut < len(seen) else 0)
-            client.note()
 
     def _offer(self, client: Client) -> None:
         terminal = client.terminal
@@ -282,12 +154,12 @@ class Console:
             return
         client.decided = True
         if client.coded:
-            self._rewind(client, self.shell.settings["clients"]["replay"])
-        self._begin(client)
+            self.fanout.rewind(client, self.shell.settings["clients"]["replay"])
+        self.fanout.begin(client)
 
     def _client_ready(self, client: Client, events: int) -> None:
         if events & WRITE:
-            self.catch_up(client)
+            self.fanout.catch_up(client)
         if client.number not in self.clients:
             return
         if client.heard and not client.ended:
@@ -361,8 +233,7 @@ class Console:
         """Send what waits for it beside the journal."""
         try:
             if not client.flush():
-                if client in self._live:
-                    self._fell_behind(client)
+                self.fanout.held_up(client)
                 self._watch(client)
         except ClientGone as gone:
             self.detach(client, str(gone))
@@ -383,7 +254,7 @@ class Console:
         loop.change(fd, self._wanted(client))
 
     def _wanted(self, client: Client) -> int:
-        wanted = WRITE if client.out or (client in self._behind and client.decided) else 0
+        wanted = WRITE if client.out or (self.fanout.lags(client) and client.decided) else 0
         if client.heard and not client.ended:
             return wanted | READ | PEER_CLOSED
         leaving = client.kind == TELNET and not (client.ended or client.lingering or self.keyboard.connected)
@@ -400,15 +271,14 @@ class Console:
         if self.clients.pop(client.number, None) is None:
             return
         self.shell.loop.forget(client.sock.fileno())
-        if client in self._live:
-            self._live.remove(client)
-        self._behind.discard(client)
+        reached("client.detach")
+        self.fanout.left(client)
         self.keyboard.left(client)
         client.close()
         self.journal.event("detached", {"client": client.origin, "reason": reason})
         self.shell.tell("detached", client=client.number, reason=reason)
         if self.journal.rotated_files:
-            self._release_files()
+            self.fanout.release_files()
         if not self.clients:
             self._alone()
 

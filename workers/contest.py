@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from vspcd.core.identity import PROBE_SECONDS
 from vspcd.proto import telnet
+from vspcd.proto.control import Message
 from vspcd.unix import tcpinfo
 from vspcd.unix.loop import Loop
 from workers.leg import Leg, LegGone
@@ -27,7 +28,7 @@ class Newcomer(NamedTuple):
 
     number: int
     peer: str
-    session: dict[str, object]
+    session: dict[str, Any]
     secured: bool
     fd: int
 
@@ -36,11 +37,24 @@ class Newcomer(NamedTuple):
         return Leg(self.number, socket.socket(fileno=self.fd), self.peer, self.secured)
 
 
+def newcomer_of(message: Message, fd: int) -> Newcomer:
+    """What the master says of a connection that it offers."""
+    return Newcomer(message["leg"], message["peer"], message["session"], message["secured"], fd)
+
+
 class Contest:
-    """Calls ``verdict(newcomer, alive)`` once, within two seconds and never before it was constructed."""
+    """Calls ``verdict(newcomer, alive)`` once, within two seconds and never before it was constructed.
+
+    ``asking()`` is called before the old connection is asked for a sign of life.
+    """
 
     def __init__(
-        self, loop: Loop, old: Leg, newcomer: Newcomer, verdict: Callable[[Newcomer, bool], None]
+        self,
+        loop: Loop,
+        old: Leg,
+        newcomer: Newcomer,
+        verdict: Callable[[Newcomer, bool], None],
+        asking: Callable[[], None] = lambda: None,
     ) -> None:
         self.newcomer = newcomer
         self._loop = loop
@@ -50,6 +64,7 @@ class Contest:
         self._over = False
         try:
             old.out += telnet.command(telnet.NOP)
+            asking()
             old.flush()
         except LegGone:
             self._loop.call_later(0, lambda: self.decide(alive=False))

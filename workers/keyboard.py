@@ -10,9 +10,11 @@ the client waits: while the VM is slow, while it is away, and while it moves.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Callable, Optional
 
 from vspcd.proto.errors import PeerError
+from vspcd.unix.failpoint import reached
 from vspcd.unix.page import TYPED_FROM, TYPIST, Page
 from workers.client import Client, ClientGone, InputEnded, Typed
 from workers.leg import Leg, LegGone
@@ -65,11 +67,28 @@ class Keyboard:
 
     def resume(self, client: int, typed: int) -> None:
         """A worker that died had given the VM the first bytes of what this client has typed."""
-        self._already_typed[client] = typed
+        self._already_typed = {client: typed}
+
+    def go_on(self, clients: Mapping[int, Client]) -> None:
+        """Everything is here: finish the batch that a dead worker had begun before anything else goes out."""
+        for number in tuple(self._already_typed):
+            if number in clients:
+                self.readable(clients[number])
+        if not self._already_typed and self.idle:
+            self._page.words[TYPIST] = 0
 
     def connect(self, leg: Optional[Leg]) -> None:
         """Type to this leg from now on; None holds everything until there is one."""
         self._leg = leg
+        if leg is not None:
+            leg.note_sending(self._page, self._progress)
+
+    @property
+    def _progress(self) -> int:
+        """How much of the batch on its way is out."""
+        if self._batch is not None:
+            return self._batch.sent
+        return next(iter(self._already_typed.values()), 0)
 
     @property
     def typing(self) -> bool:
@@ -104,8 +123,14 @@ class Keyboard:
             client.settle(typed)
             client.done(typed)
             return
+        reached("typing.peeked")
         batch = Batch(client, typed, self._already_typed.pop(client.number, 0))
-        self._waiting.append(batch)
+        if batch.sent and self._leg is not None:
+            # It is the batch that a dead worker had begun: nothing may come between the halves of an escape.
+            self._finish_escape(self._leg, batch)
+            self._waiting.appendleft(batch)
+        else:
+            self._waiting.append(batch)
         if self._batch is None and len(self._waiting) == 1:
             try:
                 self.pump()
@@ -133,12 +158,15 @@ class Keyboard:
         """Note whose batch it is before its first byte is out."""
         client = batch.client
         words = self._page.words
-        words[TYPIST] = 0
+        if client is None or words[TYPIST] != client.number:
+            words[TYPIST] = 0
+        reached("typing.begin")
         if self._leg is not None:
-            self._leg.begin_batch(batch.sent)
+            self._leg.begin_batch(batch.sent - len(self._leg.half))
         if client is not None:
             words[TYPED_FROM] = client.consumed()
             words[TYPIST] = client.number
+        reached("typing.begun")
         self._batch = batch
 
     def _push(self) -> bool:
@@ -164,15 +192,19 @@ class Keyboard:
             self._finish_escape(leg, batch)
             return False
         self._batch = None
+        reached("typing.sent")
         if batch.client is not None:
             batch.client.settle(batch.typed)
+            reached("typing.settled")
             if not batch.client.counted:
                 # Nobody could tell whether these bytes were consumed: sooner type them twice than never.
                 self._page.words[TYPIST] = 0
             batch.client.done(batch.typed)
+            reached("typing.done")
             if not batch.client.heard:
                 self._listen(batch.client, True)
         self._page.words[TYPIST] = 0
+        reached("typing.over")
         return True
 
     def _finish_escape(self, leg: Leg, batch: Batch) -> None:
@@ -183,7 +215,9 @@ class Keyboard:
             run += 1
         if run % 2:
             leg.half = wire[at : at + 1]
+            leg.half_of = 0 if batch.client is None else batch.client.number
             batch.sent += 1
+            reached("typing.half")
 
     def left(self, client: Client) -> None:
         """A client is gone. What it had begun to type is finished; the rest too, if there is a VM to type to."""

@@ -19,6 +19,7 @@ from typing import Optional
 
 from vspcd.proto.errors import PeerError
 from vspcd.unix import tcpinfo
+from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
 from vspcd.unix.lowwater import LowWater
 from vspcd.unix.page import BYTES_OUT, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
@@ -44,27 +45,32 @@ class Leg:
         self.peer = peer
         self.secured = secured  # the far end is a TLS helper of ours
         self.out = bytearray()
-        self.taken = 0  # bytes consumed
-        self.given = 0  # bytes given, by the kernel's count
+        self.taken = tcpinfo.consumed(sock)
+        self.given = tcpinfo.given(sock)
         self.half = b""  # the other half of an escape that was cut: it goes before anything else
-        self._typist = 0
-        self.typed = 0  # those of them that belong to the batch on its way
-        self.replied = 0  # all replies given
+        self.half_of = 0  # the client that typed it
+        self.typed = 0  # bytes given that belong to the batch on its way
+        self.replied = 0  # bytes given that were replies, by this worker's count and its predecessors'
         self.already_out = 0  # replies that a dead worker has sent and that will be made again
-        self._page: Optional[Page] = None
+        self._reading: Optional[Page] = None  # where it is noted how far the peer's bytes are dealt with
+        self._sending: Optional[Page] = None  # where it is noted what was given to the peer
         self._loop: Optional[Loop] = None
-        self._reading = True
+        self._read = True
         self._blocked = False
         self._low_water = LowWater(sock)
         self.sleep_until(1)  # another process may have left another mark on the socket
 
-    def keep_books(self, page: Page) -> None:
-        """The console is fed from here: note each step, so that another process can go on after any of them."""
-        self._page = page
-        self.taken, self.given = tcpinfo.consumed(self.sock), tcpinfo.given(self.sock)
+    def note_reading(self, page: Page) -> None:
+        """The console is fed from here: note from now on how far, so that another process can go on."""
+        self._reading = page
+        page.put(READ_UP_TO, self.number, self.taken, page.words[HEAD])
+
+    def note_sending(self, page: Page, typed: int) -> None:
+        """The console types to here: note from now on what was given. ``typed`` of the batch on its way is out."""
+        self._sending = page
+        self.typed = typed
         page.words[INTENT] = 0
-        page.put(SENT_UP_TO, self.given, self.typed, self.replied)
-        page.put(READ_UP_TO, self.taken, page.words[HEAD], self.replied - self.already_out)
+        self._note_sent()
 
     # Events.
 
@@ -74,7 +80,7 @@ class Leg:
         loop.watch(self.sock.fileno(), self._events(), handler)
 
     def _events(self) -> int:
-        reading = READ | PEER_CLOSED if self._reading else 0
+        reading = READ | PEER_CLOSED if self._read else 0
         return reading | (WRITE if self._blocked else 0)
 
     def _update(self) -> None:
@@ -83,12 +89,12 @@ class Leg:
 
     def pause(self) -> None:
         """Read no more; the kernel buffers, and in the end the VM's host waits."""
-        self._reading = False
+        self._read = False
         self._update()
 
     def resume(self) -> None:
         """Read again."""
-        self._reading = True
+        self._read = True
         self._update()
 
     def want_room(self, wanted: bool) -> None:
@@ -114,11 +120,11 @@ class Leg:
         With MSG_TRUNC the kernel discards without copying: ``buffer`` only lends its length.
         """
         self.taken += size
-        if self._page is not None:
-            self._page.put(READ_UP_TO, self.taken, self._page.words[HEAD], self.replied)
-        left = size
-        while left:
-            left -= self._forget(left, buffer)
+        if self._reading is not None:
+            self._reading.put(READ_UP_TO, self.number, self.taken, self._reading.words[HEAD])
+        reached("leg.consume")
+        self.discard(size, buffer)
+        reached("leg.consumed")
 
     def _forget(self, size: int, buffer: memoryview) -> int:
         try:
@@ -132,10 +138,11 @@ class Leg:
         return forgotten
 
     def discard(self, size: int, buffer: memoryview) -> None:
-        """A worker that died had dealt with these bytes and not yet consumed them."""
+        """Let the kernel forget these bytes. Raises LegGone."""
         left = size
         while left > 0:
             left -= self._forget(left, buffer)
+            reached("leg.forget")
 
     def sleep_until(self, low_water: int) -> None:
         """Do not wake up before this many bytes are there: the ones seen are half a message."""
@@ -148,15 +155,14 @@ class Leg:
         sent = self._send(data, client)
         self.typed += sent
         self._note_sent()
-        if self._page is not None:
-            self._page.words[BYTES_OUT] += sent
+        if self._sending is not None:
+            self._sending.words[BYTES_OUT] += sent
         return sent
 
     def _send(self, data: bytes | bytearray | memoryview, client: int) -> int:
-        if client:
-            self._typist = client
-        if self._page is not None:
-            self._page.words[INTENT] = client
+        if self._sending is not None:
+            self._sending.words[INTENT] = client
+        reached("leg.send")
         try:
             sent = self.sock.send(data, SEND)
         except (BlockingIOError, InterruptedError):
@@ -164,11 +170,13 @@ class Leg:
         except OSError as error:
             raise LegGone(os.strerror(error.errno or 0)) from None
         self.given += sent
+        reached("leg.sent")
         return sent
 
     def _note_sent(self) -> None:
-        if self._page is not None:
-            self._page.put(SENT_UP_TO, self.given, self.typed, self.replied)
+        if self._sending is not None:
+            self._sending.put(SENT_UP_TO, self.number, self.given, self.typed, self.replied)
+            reached("leg.noted")
 
     def begin_batch(self, typed: int) -> None:
         """What is sent from now on belongs to another batch, of which ``typed`` bytes are out already."""
@@ -184,7 +192,7 @@ class Leg:
     def flush(self) -> bool:
         """Send the replies that wait; whether none waits any more. Raises LegGone."""
         if self.half:
-            if not self.send(self.half, self._typist):
+            if not self.send(self.half, self.half_of):
                 return False
             self.half = b""
         if self.already_out:
@@ -220,10 +228,7 @@ class Leg:
 
     def end(self) -> None:
         """End the connection at once."""
-        try:
-            self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
+        shut_down(self.sock)
         self.close()
 
     def detach(self) -> None:
@@ -237,3 +242,11 @@ class Leg:
         if self._loop is not None and self.sock.fileno() >= 0:
             self._loop.forget(self.sock.fileno())
         self.sock.close()
+
+
+def shut_down(sock: socket.socket) -> None:
+    """End a connection for both sides, whoever else holds a duplicate."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it is over already

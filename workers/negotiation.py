@@ -24,9 +24,11 @@ from vspcd.proto.vmware_codes import (
     ProxyRequest,
     VmotionPeer,
 )
+from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
 from workers.leg import LegGone
+from workers.resumption import fresh
 from workers.shell import Shell
 
 ASK_AFTER = 1.0
@@ -44,6 +46,8 @@ NOT_FOR_YOU = (
 
 class Negotiation:
     """``done`` is called when nothing is left to do here and the process can leave."""
+
+    tells_all = False
 
     def __init__(self, shell: Shell, connection: Connection, done: Callable[[], None]) -> None:
         self.shell = shell
@@ -157,11 +161,13 @@ class Negotiation:
         connection.leg.detach()
         if self._pair is not None:
             self.shell.tell("peer", pair=self._pair.hex(), session=self.snapshot())
+            reached("claim.told")
             return
         label = session.proxy.label if session.proxy is not None else None
         self.shell.tell(
             "claim", uuid=self._uuid, label=label or "", name=session.name, session=self.snapshot()
         )
+        reached("claim.told")
 
     def stranger(self) -> None:
         """Nobody waits for this pair. There is no way to say so but that; the VM may still ask for a port."""
@@ -178,12 +184,7 @@ class Negotiation:
 
     def snapshot(self) -> dict[str, object]:
         """All that another worker needs to go on with this connection."""
-        connection = self.connection
-        return {
-            "telnet": connection.session.snapshot(),
-            "unsent": bytes(connection.leg.out).hex(),
-            "early": self.early.hex(),
-        }
+        return fresh(self.connection, bytes(self.early))
 
     def changed(self, connection: Connection, size: int = 0) -> None:
         """Nobody else goes on from here."""
@@ -239,6 +240,8 @@ class Negotiation:
 
 class Discard:
     """Handlers of a connection that has been told its last words: unread bytes would make TCP take them back."""
+
+    tells_all = False
 
     def __init__(self, leave: Callable[[], None]) -> None:
         self._leave = leave

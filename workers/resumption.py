@@ -1,58 +1,101 @@
-"""Going on for a worker that died: what its notes and the kernel's counters say together.
+"""What a worker tells of a VM's connection, and going on from there when the worker is dead.
 
-Does: finds out how far the dead worker was with its VM, and makes a connection that goes on from there.
+Does: describes a connection so that another process can go on with it; finds out how far the dead one was, from what it
+told, what it noted in its page, and what the kernel counts.
 Owns: nothing.
-Never: guesses. What was noted before and counted since is all there is.
+Never: guesses.
+
+A description is told after each turn in which the VM's host said more than console bytes, before the turn is
+consumed, and before anything is said to the host of our own accord. The page is noted at each step in between. Of the
+two, the one that is further is in force.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vspcd.proto.control import Message
 from vspcd.proto.vmware import Session
-from vspcd.unix import tcpinfo
-from vspcd.unix.page import INTENT, READ_UP_TO, SENT_UP_TO, TYPIST, Page
+from vspcd.unix.failpoint import reached
+from vspcd.unix.page import INTENT, READ_UP_TO, SENT_UP_TO, Page
 from workers.connection import Connection, Handlers, Room
 from workers.leg import Leg
 from workers.shell import socket_of
 
+NOWHERE = -1  # the position of a connection that does not feed the console
+
+
+def described(connection: Connection, head: int, size: int = 0, early: bytes = b"") -> dict[str, Any]:
+    """A connection for whoever goes on with it.
+
+    ``head`` is the journal position that belongs to it. ``size`` bytes are dealt with and about to be consumed.
+    ``early`` are console bytes that are consumed and not yet in the journal.
+    """
+    leg = connection.leg
+    return {
+        "telnet": connection.session.snapshot(),
+        "unsent": bytes(leg.out).hex(),
+        "early": early.hex(),
+        "head": head,
+        "taken": leg.taken + size,
+        "given": leg.given,
+        "replied": leg.replied,
+        "again": leg.already_out,
+    }
+
 
 class Resumed(NamedTuple):
-    """A connection, not yet served; ``typed`` bytes of the batch that was on its way are with the VM.
+    """A connection, not yet served, and what its description leaves to do.
 
-    ``through``: all that the dead worker has logged is consumed.
+    ``head``: the journal position that belongs to the next byte from it, or NOWHERE. ``early``: what the journal lacks.
+    ``typed``: bytes of the batch on its way that it was given since that was noted.
     """
 
     connection: Connection
+    head: int
+    early: bytes
     typed: int
-    through: bool
 
 
 def resume(
     message: Message, fd: int, page: Page, services: tuple[str, ...], room: Room, handlers: Handlers
 ) -> Resumed:
     """The VM's connection as the dead worker left it. Raises OSError or LegGone when it has ended since."""
+    told = message["session"]
     leg = Leg(message["leg"], socket_of(fd), message["peer"], message["secured"])
-    leg.out += bytes.fromhex(message["session"]["unsent"])
-    session = Session.restore(message["session"]["telnet"], services)
-    taken, _, replied_by_then = page.get(READ_UP_TO)
-    told_last = message["session"]["taken"] > taken
-    if told_last:
-        # It died between its word to the master and its note: it was through with the turn all the same.
-        taken, replied_by_then = message["session"]["taken"], message["session"]["replied"]
-    leg.discard(taken - tcpinfo.consumed(leg.sock), room.view)
-    given, typed, leg.replied = page.get(SENT_UP_TO)
-    more = tcpinfo.given(leg.sock) - given
-    if page.words[INTENT]:
-        typed += more
-    else:
-        leg.replied += more
-    leg.already_out = leg.replied - replied_by_then
-    leg.typed = typed
-    return Resumed(Connection(leg, session, room, handlers), typed, told_last)
+    leg.out += bytes.fromhex(told["unsent"])
+    connection = Connection(leg, Session.restore(told["telnet"], services), room, handlers)
+    taken, head, early = told["taken"], told["head"], bytes.fromhex(told["early"])
+    noted_leg, noted_taken, noted_head, _ = page.get(READ_UP_TO)
+    if noted_leg == leg.number and (noted_taken, noted_head) >= (taken, head):
+        taken, head, early = noted_taken, noted_head, b""
+    leg.discard(taken - leg.taken, room.view)
+    leg.taken = taken
+    reached("resume.discarded")
+    typed = _count_sent(leg, told, page)
+    return Resumed(connection, head, early, typed)
 
 
-def typist(page: Page) -> int:
-    """The number of the client whose batch was on its way, 0 for none."""
-    return page.words[TYPIST]
+def _count_sent(leg: Leg, told: Message, page: Page) -> int:
+    """Find out which replies are out; how many bytes of typing are, beyond those that were noted."""
+    noted_leg, given, _, replied = page.get(SENT_UP_TO)
+    if noted_leg != leg.number:
+        given, replied = told["given"], told["replied"]
+    more = leg.given - given
+    of_typing = noted_leg == leg.number and page.words[INTENT] != 0
+    leg.replied = replied if of_typing else replied + more
+    leg.already_out = leg.replied - told["replied"] + told["again"]
+    return more if of_typing else 0
+
+
+def fresh(connection: Connection, early: bytes = b"") -> dict[str, Any]:
+    """A connection whose console does not have it yet."""
+    return described(connection, NOWHERE, early=early)
+
+
+def newcomers(
+    told: Message, leg: Leg, services: tuple[str, ...], room: Room, handlers: Handlers
+) -> Connection:
+    """The connection that another worker has described as a fresh one; nobody has touched it since."""
+    leg.out += bytes.fromhex(told["unsent"])
+    return Connection(leg, Session.restore(told["telnet"], services), room, handlers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from vspcd.core import vmotion
 from vspcd.core.journal import Buffer
@@ -26,10 +26,13 @@ from vspcd.proto.vmware_codes import (
     VmotionPeer,
 )
 from vspcd.unix import tcpinfo
+from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import Timer
+from vspcd.unix.page import LEG
 from workers.connection import Connection
 from workers.contest import Newcomer
 from workers.leg import Leg, LegGone
+from workers.resumption import NOWHERE, Resumed, described, newcomers
 
 if TYPE_CHECKING:
     from workers.vmware import VmwareWorker
@@ -43,7 +46,8 @@ NEAR_LIMIT = 0.5
 """A GOAHEAD that took more than this share of the limit is worth a warning."""
 
 FLUSH_WITHIN = 1.0
-EARLY_LIMIT = 65536
+EARLY_LIMIT = 16384
+"""The target's console bytes before COMPLETE; they are told to the master with all else, in one packet."""
 
 
 class Vmotion:
@@ -61,17 +65,74 @@ class Vmotion:
         self._begun = 0.0
         self._timer: Optional[Timer] = None
         self._event = ""
+        self._expires = 0.0
+        self._completed = False  # the target has said that the VM runs there
 
     @property
     def source_may_leave(self) -> bool:
         """Whether the end of the VM's connection is part of a move."""
         return self.machine.under_way
 
+    @property
+    def source_peer(self) -> str:
+        """Where the VM was when the move began."""
+        return self._record.source
+
     def happened(self, event: str) -> None:
         """Take an event and do what follows from it."""
         self._event = event
         for action in self.machine.step(event):
+            reached("move.action")
             ACTIONS[action](self)
+            reached("move.acted")
+
+    # For another worker that may have to go on.
+
+    def state(self) -> Optional[dict[str, Any]]:
+        """How the move stands, None without one. Times are those of the monotonic clock."""
+        if not self.machine.under_way:
+            return None
+        return {
+            "state": self.machine.state,
+            "sequence": self._sequence.hex(),
+            "pair": self._pair.hex(),
+            "begun": self._begun,
+            "expires": self._expires,
+            "completed": self._completed,
+            "target": 0 if self.target is None else self.target.leg.number,
+            "record": vars(self._record),
+        }
+
+    def resume(self, state: dict[str, Any], target: Optional[Resumed]) -> None:
+        """Go on with a move whose worker is dead. What it had begun and not told is done again."""
+        self.machine.state = state["state"]
+        self._sequence, self._pair = bytes.fromhex(state["sequence"]), bytes.fromhex(state["pair"])
+        self._begun, self._expires = state["begun"], state["expires"]
+        self._completed = state["completed"]
+        self._record = MoveRecord(**state["record"])
+        if target is not None:
+            self.target = target.connection
+            self.early[:] = target.early
+        if self.machine.state == vmotion.DELIVERING:
+            self._worker.console_of_ours.keyboard.finish()
+            self._look()
+            return
+        self._worker.console_of_ours.keyboard.hold()
+        left = max(0.0, self._expires - time.monotonic())
+        self._after(left, lambda: self.happened(vmotion.EXPIRED))
+        if self.machine.state != vmotion.MOVING:
+            self._resume_target()
+
+    def _resume_target(self) -> None:
+        self.machine.state = vmotion.JOINED
+        if self.target is None:
+            self.happened(vmotion.TARGET_GONE)
+            return
+        self.target.serve(self._shell.loop)
+        if self._completed:
+            self.happened(vmotion.COMPLETE)
+        else:
+            self._attempt(self.target.send_replies, vmotion.TARGET_GONE)
 
     # What the source says.
 
@@ -88,6 +149,7 @@ class Vmotion:
 
     def _start(self) -> None:
         connection = self._source()
+        self._completed = False
         self._begun = time.monotonic()
         self._record = MoveRecord(connection.peer, time.time())
         self._worker.console_of_ours.keyboard.finish()
@@ -110,6 +172,7 @@ class Vmotion:
         timeout = self._shell.settings["vmotion"]["timeout"]
         secret = os.urandom(SECRET)
         self._pair = self._sequence + secret
+        self._expires = time.monotonic() + timeout
         self._worker.console_of_ours.keyboard.hold()
         self._shell.tell("moving", pair=self._pair.hex(), seconds=timeout)
         self._say(lambda session: session.goahead(self._sequence, secret))
@@ -136,10 +199,11 @@ class Vmotion:
             self._release()
 
     def _source_left(self) -> None:
-        connection = self._source()
-        connection.end()
+        connection = self._worker.connection
+        if connection is not None:
+            connection.end()
         self._worker.console_of_ours.type_to(None)
-        self._shell.tell("closed", leg=connection.leg.number)
+        self._shell.tell("closed", leg=self._shell.page.words[LEG])
 
     def _disconnect(self) -> None:
         self._worker.console_of_ours.keyboard.release()
@@ -151,33 +215,47 @@ class Vmotion:
         """The target of the move has shown its pair; why it is not taken, None when it is."""
         if self.machine.state != vmotion.MOVING or pair != self._pair:
             return "the move that this pair belongs to is over"
-        leg = newcomer.leg()
-        saved = newcomer.session
-        leg.out += bytes.fromhex(str(saved["unsent"]))
-        self.early[:] = bytes.fromhex(str(saved["early"]))
-        session = Session.restore(saved["telnet"], self._worker.services)  # type: ignore[arg-type]
-        self.target = Connection(leg, session, self._worker.room_for_reading, Target(self))
+        self.early[:] = bytes.fromhex(newcomer.session["early"])
+        self.target = newcomers(
+            newcomer.session,
+            newcomer.leg(),
+            self._worker.services,
+            self._worker.room_for_reading,
+            Target(self),
+        )
         self._record.target = newcomer.peer
         self.happened(vmotion.PEER)
         return None
 
     def _peer_ok(self) -> None:
-        assert self.target is not None
+        target = self.target
+        assert target is not None
         self._note("peer")
-        self.target.session.peer_ok(self._sequence)
-        self.target.serve(self._shell.loop)
-        self._attempt(self.target.send_replies, vmotion.TARGET_GONE)
+        target.session.peer_ok(self._sequence)
+        self._attempt(target.queue_replies, vmotion.TARGET_GONE)
+        self._shell.tell("took", leg=target.leg.number, session=self.told_of_target(), move=self.state())
+        reached("move.joined")
+        target.serve(self._shell.loop)
+        self._attempt(target.send_replies, vmotion.TARGET_GONE)
+
+    def told_of_target(self, size: int = 0) -> dict[str, Any]:
+        """The target's connection for whoever may have to go on with it."""
+        assert self.target is not None
+        return described(self.target, NOWHERE, size, bytes(self.early))
 
     def completes(self, sequence: bytes) -> None:
         """The target says that the VM runs there."""
-        if sequence == self._sequence:
-            self.happened(vmotion.COMPLETE)
+        if sequence == self._sequence and self.machine.state == vmotion.JOINED:
+            self._completed = True
+            if self.target is not None:
+                self.target.pause()
         else:
             self._shell.log.warning("vmotion-stray-complete", console=self._worker.console_of_ours.id)
 
     def _type_to_target(self) -> None:
         assert self.target is not None
-        self._note("complete")
+        if "complete" not in self._record.steps:
+            self._note("complete")
         self.target.pause()
         console = self._worker.console_of_ours
         self._record.held = console.held_bytes()
@@ -250,7 +328,11 @@ class Vmotion:
     def _say(self, words: Callable[[Session], None]) -> None:
         connection = self._source()
         words(connection.session)
-        self._attempt(connection.send_replies, vmotion.SOURCE_GONE)
+        if not connection.in_turn:  # else the turn says it, and tells the master
+            self._attempt(connection.queue_replies, vmotion.SOURCE_GONE)
+            self._worker.changed(connection)
+            reached("move.told")
+            self._attempt(connection.send_replies, vmotion.SOURCE_GONE)
 
     def _attempt(self, act: Callable[[], None], failed: str) -> None:
         try:
@@ -289,6 +371,8 @@ ACTIONS: dict[str, Callable[[Vmotion], None]] = {
 class Target:
     """Handlers of the target's connection until the VM runs there."""
 
+    tells_all = True
+
     def __init__(self, moves: Vmotion) -> None:
         self._moves = moves
 
@@ -312,10 +396,17 @@ class Target:
             self._moves._worker.check_identity(event.uuid)
 
     def changed(self, connection: Connection, size: int = 0) -> None:
-        """Nobody else goes on from here."""
+        """What it has said so far is with the master before it is consumed."""
+        moves = self._moves
+        moves._shell.tell(
+            "session", leg=connection.leg.number, session=moves.told_of_target(size), move=moves.state()
+        )
+        reached("move.told")
 
     def turn_over(self, connection: Connection) -> None:
-        """Nothing to do."""
+        """COMPLETE takes effect when the turn in which it came is consumed."""
+        if self._moves._completed:
+            self._moves.happened(vmotion.COMPLETE)
 
     def room(self, connection: Connection) -> None:
         """It takes bytes: those that are typed when the VM runs there, replies before."""

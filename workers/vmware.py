@@ -24,21 +24,25 @@ from vspcd.proto.vmware_codes import (
     VmotionPeer,
     format_uuid,
 )
-from vspcd.unix.page import LEG
-from workers import resumption
+from vspcd.unix.failpoint import reached
+from vspcd.unix.page import HEAD, LEG
 from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
-from workers.contest import Contest, Newcomer
+from workers.contest import Contest, Newcomer, newcomer_of
 from workers.facts import Facts
+from workers.inheritance import Inheritance
 from workers.leg import Leg, LegGone
 from workers.negotiation import Negotiation
 from workers.preamble import Preamble
+from workers.resumption import described, newcomers
 from workers.shell import Shell, Start, socket_of
 from workers.vmotion import Vmotion
 
 
 class VmwareWorker:
     """One worker process. Its duties in order: a negotiation, then a console; or a console from the start."""
+
+    tells_all = False
 
     def __init__(self, start: Start) -> None:
         self.shell = Shell(start)
@@ -52,16 +56,17 @@ class VmwareWorker:
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
         self.facts = Facts(self.shell)
-        self.typed = 0  # what a dead worker's VM had of the batch on its way
+        self.inheritance = Inheritance(self)
         self.shell.serve(
             {
                 "own": self._own,
                 "refuse": self._refuse,
                 "handed": self._handed,
                 "leg": self._leg,
-                "resume-leg": self._resume_leg,
-                "resume-client": self._resume_client,
-                "resumed": self._resumed,
+                "resume-leg": self.inheritance.leg,
+                "resume-client": self.inheritance.client,
+                "resumed": self.inheritance.complete,
+                "retire": self._retire,
                 "target": self._target,
                 "plaintext": self._plaintext,
                 "probed": self._probed,
@@ -135,14 +140,18 @@ class VmwareWorker:
 
     def _own(self, message: Message, _fds: list[int]) -> None:
         """The console is ours."""
+        reached("resume.own" if message["resume"] else "own.begin")
         self.console = Console(
-            self.shell, message["console"], self._leg_broke, self._idle_if_alone, message["resume"]
+            self.shell, message["console"], self._leg_broke, self.idle_if_alone, message["resume"]
         )
+        if message["resume"]:
+            reached("resume.opened")
         if self.negotiation is not None and self.connection is not None:
             self.negotiation.stop()
             early = bytes(self.negotiation.early)
             self.negotiation = None
             self.connection.serve(self.shell.loop)
+            self.connection.session.accept_proxy()
             self._connect(self.connection, early)
 
     def _refuse(self, message: Message, _fds: list[int]) -> None:
@@ -166,11 +175,13 @@ class VmwareWorker:
         if old is None or self._verdict(old, newcomer) == identity.TAKE:
             if self.contest is not None:
                 self.contest.decide(alive=True)
-            self._take(newcomer)
+            self.take(newcomer)
         elif self.contest is not None:
             self._reject(newcomer, "another connection is being compared with the one that is there")
         else:
-            self.contest = Contest(self.shell.loop, old.leg, newcomer, self._judged)
+            self.contest = Contest(
+                self.shell.loop, old.leg, newcomer, self._judged, lambda: self.changed(old)
+            )
             if old.leg.secured:
                 self.shell.tell("probe", leg=old.leg.number)
 
@@ -181,13 +192,12 @@ class VmwareWorker:
 
     def _target(self, message: Message, fds: list[int]) -> None:
         """The target of a vMotion has shown the right pair."""
+        reached("move.joins")
         newcomer = newcomer_of(message, fds[0])
         objection = self._objection_to_target(newcomer) or self.moves.joins(
             newcomer, bytes.fromhex(message["pair"])
         )
-        if objection is None:
-            self.shell.tell("took", leg=newcomer.number)
-        else:
+        if objection is not None:
             self._reject(newcomer, objection)
 
     def _objection_to_target(self, newcomer: Newcomer) -> Optional[str]:
@@ -213,7 +223,7 @@ class VmwareWorker:
     def _client(self, message: Message, fds: list[int]) -> None:
         assert self.console is not None
         self.console.attach(message, fds[0])
-        self._idle_if_alone()
+        self.idle_if_alone()
 
     def _detach(self, message: Message, _fds: list[int]) -> None:
         if self.console is not None:
@@ -244,59 +254,48 @@ class VmwareWorker:
     def _orphaned(self) -> None:
         self._quit({"reason": "vspcd has ended"}, [])
 
-    # Going on for a worker that died.
-
-    def _resume_leg(self, message: Message, fds: list[int]) -> None:
-        """The VM's connection, with the state that the dead worker told last."""
-        try:
-            self.connection, self.typed, through = resumption.resume(
-                message, fds[0], self.shell.page, self.services, self.room_for_reading, self
-            )
-            if through:
-                self.console_of_ours.all_logged()
-        except (OSError, LegGone) as error:
-            self.shell.tell("disconnected", leg=message["leg"], reason=str(error))
-
-    def _resume_client(self, message: Message, fds: list[int]) -> None:
-        typist = resumption.typist(self.shell.page)
-        self.console_of_ours.resume_client(message, fds[0], typist, self.typed)
-
-    def _resumed(self, _message: Message, _fds: list[int]) -> None:
-        """Everything is here: go on."""
-        connection = self.connection
-        if connection is None:
-            self._idle_if_alone()
-            return
-        connection.leg.keep_books(self.shell.page)
-        self.console_of_ours.type_to(connection.leg)
-        connection.serve(self.shell.loop)
-        self.pump()
+    def _retire(self, _message: Message, _fds: list[int]) -> None:
+        """Another worker goes on from here: end between two turns, and leave all connections as they are."""
+        if self.console is not None and self.connection is not None:
+            self.facts.settle(self.console, self.connection.session)
+        self.shell.leave()
 
     # The console's VM.
 
     def _connect(self, connection: Connection, early: bytes = b"") -> None:
-        """This connection feeds the console from now on."""
-        assert self.console is not None
-        self.connection = connection
-        connection.handlers = self
-        self.shell.page.words[LEG] = connection.leg.number
-        connection.leg.keep_books(self.shell.page)
-        self.console.journal.event("connected", {"peer": connection.peer})
-        self.shell.tell("connected", leg=connection.leg.number)
+        """This connection of our VM feeds the console from now on, and is typed to."""
+        reached("connect.begin")
+        console = self.console_of_ours
+        console.journal.event("connected", {"peer": connection.peer})
+        self.feed(connection, early)
         if connection.session.name is not None:
-            self.console.rename(connection.session.name)
-        self.console.notice(f"connected from {connection.peer}")
-        if early:
-            self.console.said(early)
-        self.console.type_to(connection.leg)
+            console.rename(connection.session.name)
+        console.notice(f"connected from {connection.peer}")
+        console.type_to(connection.leg)
+        reached("connect.booked")
         try:
-            connection.session.accept_proxy()
             connection.send_replies()
-            self.changed(connection)
             connection.resume()
         except (LegGone, PeerError) as error:
             self.ended(connection, str(error))
-        self.facts.note(self.console, connection.session)
+        self.pump()
+        self.facts.note(console, connection.session)
+        reached("connect.done")
+
+    def feed(self, connection: Connection, early: bytes) -> None:
+        """What this connection says is the console's from now on; ``early``: what it has said before."""
+        console, page = self.console_of_ours, self.shell.page
+        self.connection = connection
+        connection.handlers = self
+        page.words[LEG] = connection.leg.number
+        # The answers that wait are told before they are sent: whoever goes on sends them once.
+        connection.queue_replies()
+        told = described(connection, page.words[HEAD], early=early)
+        self.shell.tell("connected", leg=connection.leg.number, session=told)
+        reached("connect.told")
+        if early:
+            console.fanout.said(early)
+        connection.leg.note_reading(page)
 
     def _judged(self, newcomer: Newcomer, alive: bool) -> None:
         self.contest = None
@@ -308,14 +307,15 @@ class VmwareWorker:
             self.console.notice(reason)
             self._reject(newcomer, reason)
         else:
-            self._take(newcomer)
+            self.take(newcomer)
 
     def _reject(self, newcomer: Newcomer, reason: str) -> None:
         socket_of(newcomer.fd).close()
         self.shell.tell("rejected", leg=newcomer.number, reason=reason)
 
-    def _take(self, newcomer: Newcomer) -> None:
+    def take(self, newcomer: Newcomer) -> None:
         """The newcomer is our VM: the old connection's last bytes, then the new one's first."""
+        reached("take.begin")
         old = self.connection
         if old is not None:
             old.drain()
@@ -325,30 +325,36 @@ class VmwareWorker:
         if self.connection is not None:
             self.takeovers.append(time.monotonic())
             self._disconnect(f"replaced by a new connection from {newcomer.peer}")
-        leg = newcomer.leg()
-        saved: dict[str, Any] = newcomer.session
-        leg.out += bytes.fromhex(saved["unsent"])
-        session = Session.restore(saved["telnet"], self.services)
-        connection = Connection(leg, session, self.room_for_reading, self)
+        reached("take.replaced")
+        told: dict[str, Any] = newcomer.session
+        connection = newcomers(told, newcomer.leg(), self.services, self.room_for_reading, self)
+        connection.session.accept_proxy()
         connection.serve(self.shell.loop)
-        self.shell.tell("took", leg=newcomer.number)
-        self._connect(connection, bytes.fromhex(saved["early"]))
+        self.shell.tell("took", leg=newcomer.number, session=None, move=None)
+        reached("take.told")
+        self._connect(connection, bytes.fromhex(told["early"]))
 
     def _disconnect(self, reason: str) -> None:
+        number = self.shell.page.words[LEG]
         connection, self.connection = self.connection, None
-        if connection is None or self.console is None:
+        if self.console is None or not number:
             return
-        self.facts.settle(self.console, connection.session)
-        connection.end()
+        reached("disconnect.begin")
+        peer = self.moves.source_peer
+        if connection is not None:
+            peer = connection.peer
+            self.facts.settle(self.console, connection.session)
+            connection.end()
         self.shell.page.words[LEG] = 0
         self.console.type_to(None)
-        self.console.journal.event("disconnected", {"peer": connection.peer, "reason": reason})
+        self.console.journal.event("disconnected", {"peer": peer, "reason": reason})
         self.console.notice("disconnected" if reason in (CLOSED, TLS_ENDED) else f"disconnected: {reason}")
-        self.shell.tell("disconnected", leg=connection.leg.number, reason=reason)
+        self.shell.tell("disconnected", leg=number, reason=reason)
+        reached("disconnect.told")
 
     def switch(self, target: Connection, early: bytes) -> None:
         """The VM has moved: what the source said last, then what the target says."""
-        console, source = self.console_of_ours, self.connection
+        source = self.connection
         # From here on the source's end, or what its host still says, is nobody's business but the log's.
         self.connection = target
         target.handlers = self
@@ -356,20 +362,17 @@ class VmwareWorker:
             source.drain()
             source.end()
             self.shell.tell("closed", leg=source.leg.number)
-        self.shell.page.words[LEG] = target.leg.number
-        target.leg.keep_books(self.shell.page)
-        self.shell.tell("connected", leg=target.leg.number)
-        self.changed(target)
-        if early:
-            console.said(early)
+        reached("move.drained")
+        self.feed(target, early)
+        reached("move.switched")
         if not target.closed:
             target.resume()
-        self.facts.note(console, target.session)
+        self.facts.note(self.console_of_ours, target.session)
 
     def lost(self, reason: str) -> None:
         """The VM is gone, after a move that failed."""
         self._disconnect(reason)
-        self._idle_if_alone()
+        self.idle_if_alone()
 
     def pump(self) -> None:
         """Let typing go on."""
@@ -382,8 +385,10 @@ class VmwareWorker:
         if self.connection is not None:
             self.ended(self.connection, reason)
 
-    def _idle_if_alone(self) -> None:
-        if self.console is not None and self.connection is None and not self.console.clients:
+    def idle_if_alone(self) -> None:
+        """Nobody needs this worker when its console has neither a VM nor a client."""
+        alone = self.connection is None and not self.moves.machine.under_way
+        if self.console is not None and alone and not self.console.clients:
             self.shell.tell("idle")
 
     # What the connection brings.
@@ -391,7 +396,7 @@ class VmwareWorker:
     def data(self, connection: Connection, data: Buffer) -> None:
         """The serial port said this."""
         assert self.console is not None
-        self.console.said(data)
+        self.console.fanout.said(data)
 
     def event(self, connection: Connection, event: Event) -> None:
         """The VM's host said this."""
@@ -407,15 +412,10 @@ class VmwareWorker:
         self.facts.heard(event, self.console_of_ours, connection.session)
 
     def changed(self, connection: Connection, size: int = 0) -> None:
-        """Let the master know the session's state: it is what another worker would go on from."""
-        snapshot = {
-            "telnet": connection.session.snapshot(),
-            "unsent": bytes(connection.leg.out).hex(),
-            "early": "",
-            "taken": connection.leg.taken + size,
-            "replied": connection.leg.replied,
-        }
-        self.shell.tell("session", leg=connection.leg.number, session=snapshot)
+        """Let the master know how things stand: it is what another worker would go on from."""
+        if not connection.in_turn:
+            told = described(connection, self.shell.page.words[HEAD], size)
+            self.shell.tell("session", leg=connection.leg.number, session=told, move=self.moves.state())
 
     def turn_over(self, connection: Connection) -> None:
         """Everything has been dealt with as it came."""
@@ -434,12 +434,7 @@ class VmwareWorker:
             self._disconnect(reason)
         if contest is not None:
             contest.decide(alive=False)
-        self._idle_if_alone()
-
-
-def newcomer_of(message: Message, fd: int) -> Newcomer:
-    """What the master says of a connection that it offers."""
-    return Newcomer(message["leg"], message["peer"], message["session"], message["secured"], fd)
+        self.idle_if_alone()
 
 
 def main(start: Start) -> None:

@@ -126,21 +126,21 @@ def test_facts_that_belong_together_change_at_one_instant(arena: Arena, at: int)
     """Whenever the writer dies, all are the old ones or all are the new ones."""
     number = arena.take()
     page = arena.page(number)
-    page.put(at, 0, 7, 9)
+    page.put(at, 0, 7, 9, 11)
     pid = fork(lambda: _count(arena.fd, number, at), {arena.fd})
     end = time.monotonic() + 10
     while page.get(at)[0] < 1000:
         assert time.monotonic() < end
     os.kill(pid, signal.SIGKILL)
     status_of(pid)
-    first, second, third = page.get(at)
-    assert (second, third) == (first + 7, first + 9)
+    first, second, third, fourth = page.get(at)
+    assert (second, third, fourth) == (first + 7, first + 9, first + 11)
 
 
 def _count(fd: int, number: int, at: int) -> None:
     page = map_page(fd, number)
     for value in range(1, 1 << 40):
-        page.put(at, value, value + 7, value + 9)
+        page.put(at, value, value + 7, value + 9, value + 11)
 
 
 def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -> None:
@@ -158,7 +158,9 @@ def test_no_two_words_of_a_page_overlap() -> None:
     single = [pages.HEAD, pages.BYTES_IN, pages.BYTES_OUT, pages.NOT_LOGGED, pages.LEG, pages.INTENT]
     single += [pages.TYPIST, pages.TYPED_FROM]
     pairs = [
-        at + offset for at in (pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE) for offset in range(5)
+        at + offset
+        for at in (pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE)
+        for offset in range(1 + 2 * pages.FACTS)
     ]
     assert len({*single, *pairs}) == len(single) + len(pairs)
     assert max(*single, *pairs) < FIRST_CLIENT

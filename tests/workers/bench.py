@@ -20,6 +20,7 @@ from vspcd import config as configuration
 from vspcd.proto import attach, telnet
 from vspcd.proto.vmware import DO_PROXY, VM_VC_UUID, Session, frame, uuid_payload
 from vspcd.spawn import settings as plain_settings
+from vspcd.unix import tcpinfo
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena
 from workers.shell import Start
@@ -251,7 +252,7 @@ class Bench:
         """A VM's connection that another worker has negotiated; its number and far end."""
         near, far = tcp_pair(small)
         number = next(self._numbers)
-        session = {"telnet": negotiated().snapshot(), "unsent": "", "early": "", **saved}
+        session = {**told_of(near, negotiated()), **saved}
         self.tell("leg", near, leg=number, peer=f"{host}:{1000 + number}", session=session, secured=False)
         vm = Vm(far)
         self._ends.append(vm)
@@ -313,6 +314,18 @@ class Bench:
         self.loop.close()
         for fd in (self._directory, self._arena.fd):
             os.close(fd)
+
+
+def told_of(near: socket.socket, session: Session) -> dict[str, Any]:
+    """What a worker that has negotiated on this connection says of it."""
+    counts = {
+        "taken": tcpinfo.consumed(near),
+        "given": tcpinfo.given(near),
+        "replied": 0,
+        "again": 0,
+        "head": -1,
+    }
+    return {"telnet": session.snapshot(), "unsent": "", "early": "", **counts}
 
 
 def negotiated() -> Session:

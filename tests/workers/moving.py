@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Optional
 
 from tests.proto.streams import tokens_of
-from tests.workers.bench import HOST, OTHER_HOST, UUID, Bench, Tool, Vm, tcp_pair
+from tests.workers.bench import HOST, OTHER_HOST, UUID, Bench, Tool, Vm, tcp_pair, told_of
 from vspcd.proto import telnet
 from vspcd.proto.vmware import (
     VM_NAME,
@@ -66,12 +66,7 @@ class Moving:
         """A target's connection, handed over as the master does; its number and far end."""
         near, far = tcp_pair()
         number = next(self.bench._numbers)
-        session = {
-            "telnet": target_session(pair, uuid, name).snapshot(),
-            "unsent": "",
-            "early": "",
-            **saved,
-        }
+        session = {**told_of(near, target_session(pair, uuid, name)), **saved}
         peer = f"{OTHER_HOST}:{1000 + number}"
         self.bench.tell(
             "target", near, leg=number, peer=peer, session=session, secured=False, pair=pair.hex()

@@ -43,6 +43,7 @@ class Rule(NamedTuple):
 
 _TEXT = str
 _OPTIONAL_TEXT = (str, type(None))
+_OPTIONAL_FACTS = (dict, type(None))
 _NUMBER = (int, float)
 _OWNER = frozenset({OWNER, LEAVING})
 
@@ -56,9 +57,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "probe": Rule({"leg": int}, _OWNER),
         "peer": Rule({"pair": str, "session": dict}, frozenset({NEGOTIATING})),
         "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
-        "took": Rule({"leg": int}, _OWNER),
+        "took": Rule({"leg": int, "session": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS}, _OWNER),
         "rejected": Rule({"leg": int, "reason": str}, _OWNER),
-        "connected": Rule({"leg": int}, _OWNER),
+        "connected": Rule({"leg": int, "session": dict}, _OWNER),
         "disconnected": Rule({"leg": int, "reason": str}, _OWNER),
         "closed": Rule({"leg": int}, _OWNER),
         "moving": Rule({"pair": str, "seconds": _NUMBER}, _OWNER),
@@ -73,7 +74,8 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             },
             _OWNER,
         ),
-        "session": Rule({"leg": int, "session": dict}, _OWNER),
+        "session": Rule({"leg": int, "session": dict, "move": _OPTIONAL_FACTS}, _OWNER),
+        "quarantined": Rule({"leg": int, "file": str, "bytes": int}, _OWNER),
         "terminal": Rule({"client": int, "state": dict}, _OWNER),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
         "detached": Rule({"client": int, "reason": str}, _OWNER),
@@ -83,11 +85,12 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "own": Rule({"console": dict, "resume": bool}),  # uuid, label, name
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
-        "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
+        "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "role": str}, fds=1),
         "resume-client": Rule(
             {"client": int, "kind": str, "from": str, "mode": str, "terminal": (dict, type(None))}, fds=1
         ),
-        "resumed": Rule({}),
+        "resumed": Rule({"move": _OPTIONAL_FACTS}),
+        "retire": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
         "target": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1),
         "plaintext": Rule({}, fds=1),

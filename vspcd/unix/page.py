@@ -16,6 +16,8 @@ import mmap
 import os
 from typing import NamedTuple, Optional
 
+from vspcd.unix.failpoint import reached
+
 PAGE = 8192
 WORDS = PAGE // 8
 ARENA_PAGES = 32768  # pid_max: there are never more workers; untouched pages cost nothing
@@ -30,14 +32,13 @@ INTENT = 5  # whose bytes the next send to the leg carries: a client's number, 0
 TYPIST = 6  # the client whose batch is on its way, 0 for none
 TYPED_FROM = 7  # bytes consumed from that client when its batch began
 
-# Groups of facts: the word that says which slot is in force, then two slots of three words.
-READ_UP_TO = (
-    16  # bytes consumed from the leg, the journal position that belongs to them, replies given by then
-)
+# Groups of facts: the word that says which slot is in force, then two slots of FACTS words.
+FACTS = 4
+READ_UP_TO = 16  # a leg's number, bytes consumed from it, the journal position that belongs to them
 SENT_UP_TO = (
-    23  # bytes given to the leg, those of them that belong to the batch on its way, all replies given
+    25  # a leg's number, bytes given to it, bytes of the batch on its way that are out, all replies given
 )
-LOG_PLACE = 30  # inode of the log file, and the position that its first byte has
+LOG_PLACE = 34  # inode of the log file, and the position that its first byte has
 
 CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
@@ -61,21 +62,24 @@ class Page:
     def __init__(self, memory: memoryview) -> None:
         self.words = memory.cast("Q")
 
-    def put(self, at: int, first: int, second: int, third: int = 0) -> None:
-        """Put three facts in force at once."""
+    def put(self, at: int, first: int, second: int, third: int = 0, fourth: int = 0) -> None:
+        """Put four facts in force at once."""
         words = self.words
         slot = words[at] ^ 1
-        place = at + 1 + 3 * slot
+        place = at + 1 + FACTS * slot
         words[place] = first
         words[place + 1] = second
         words[place + 2] = third
+        words[place + 3] = fourth
+        reached("page.put")
         words[at] = slot
+        reached("page.force")
 
-    def get(self, at: int) -> tuple[int, int, int]:
-        """The three facts in force."""
+    def get(self, at: int) -> tuple[int, int, int, int]:
+        """The four facts in force."""
         words = self.words
-        place = at + 1 + 3 * words[at]
-        return words[place], words[place + 1], words[place + 2]
+        place = at + 1 + FACTS * words[at]
+        return words[place], words[place + 1], words[place + 2], words[place + 3]
 
     def put_client(self, slot: int, cursor: int, half: bool, given: int, waiting: int) -> None:
         """Put a client's figures in force."""
@@ -85,6 +89,7 @@ class Page:
         words[at] = 2 * cursor + half
         words[at + 1] = given
         words[at + 2] = waiting
+        reached("page.client")
         words[slot + 1] = active
 
     def client(self, slot: int) -> ClientFigures:
