@@ -167,7 +167,7 @@ class Stage:
         """A worker dies, and all that go on in its place, until the console is given up."""
         others = [each for each in self.cradle.players if each is not player]
         for _ in range(10):
-            self.dies(player, signal.SIGALRM)
+            self.dies(player, signal.SIGXCPU)
             if self.console.worker is None or self.serving() in others:
                 return
             player = self.serving()
