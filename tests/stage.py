@@ -18,6 +18,7 @@ from tests.unix.turning import leads_to, open_descriptors, turn, until
 from tests.workers.bench import UUID, tcp_pair
 from vspcd import config as configuration
 from vspcd import master as masters
+from vspcd.adoption import Adoption, opened
 from vspcd.config_schema import Config
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.memory import MemoryBackend
@@ -88,7 +89,7 @@ class Cradle(Nursery):
 
     def close(self) -> None:
         """Let go of what a nursery has for ever."""
-        for fd in (self._gate, self._opened, self._arena.fd, self._log_directory):
+        for fd in (self._gate, self._opened, self._arena.fd, self._log_directory, self.roster):
             os.close(fd)
         for fd in (self._sync_reader, self._sync_writer):
             os.close(fd)
@@ -122,6 +123,7 @@ class Stage:
         """What the master's run does, without its name, its signals and its end."""
         master = self.master
         master.doors.prepare(master.config)
+        master.adoption = Adoption(master, opened(master.directory.fd), master._all_known)
         master.consoles.keeper = PortKeeper(
             self.loop, master.log, self.cradle, MemoryBackend, master._map_loaded
         )
@@ -193,6 +195,7 @@ class Stage:
             status_of(keeper.pid)
         assert self.master.tools is not None
         self.master.tools.close()
+        self.master.adoption.close()
         for sock in (*self._fars, *(door.sock for door in self.master.doors.doors)):
             sock.close()
         self.loop.close()

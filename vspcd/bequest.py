@@ -64,6 +64,7 @@ def of(master: Master) -> State:
             for door in master.doors.doors
         ],
         control=PacketListener(tools.listener.fileno()),
+        adoption=PacketListener(master.adoption.door.fileno()),
         legs=[_record(leg) for leg in legs(master)],
         workers=[_worker(worker) for worker in table.workers.values()],
         consoles=[_console(console) for console in table.consoles.values()],
@@ -131,6 +132,7 @@ def _worker(worker: Worker) -> WorkerState:
         None if worker.console is None else worker.console.id,
         worker.quitting,
         worker.retiring,
+        worker.hung,
         _process(worker.pidfd),
     )
 

@@ -187,7 +187,7 @@ class Claims:
         self._withdraw(worker)
 
     def _claim(self, worker: Worker, message: Message) -> None:
-        if not _HEX.fullmatch(message["uuid"]) or not _LABEL.fullmatch(message["label"]):
+        if not identified(message["uuid"], message["label"]):
             raise PeerError("a claim with an impossible identity")
         if worker.only_leg is None:
             raise PeerError("a claim without a connection")
@@ -317,6 +317,12 @@ class Claims:
     def waiting_for(self, console: Console) -> bool:
         """Whether a VM waits for this console's worker to judge it."""
         return any(claim.console is console for claim in self.waiting.values())
+
+
+def identified(uuid: object, label: object) -> bool:
+    """Whether these can name a console."""
+    texts = isinstance(uuid, str) and isinstance(label, str)
+    return texts and bool(_HEX.fullmatch(str(uuid)) and _LABEL.fullmatch(str(label)))
 
 
 def _check_endpoint(peer: str) -> None:

@@ -130,6 +130,7 @@ class WorkerState:
     console: Optional[str]
     quitting: bool
     retiring: bool
+    hung: bool
     pidfd: Optional[Process]
 
 
@@ -192,6 +193,7 @@ class State:
     sync: list[Pipe]
     doors: list[DoorState]
     control: PacketListener
+    adoption: PacketListener
     legs: list[RecordState]
     workers: list[WorkerState]
     consoles: list[ConsoleState]

@@ -13,7 +13,6 @@ import resource
 import socket
 import time
 from collections.abc import Mapping
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, NamedTuple, Optional, TypeVar
 
@@ -165,7 +164,7 @@ def _socket(fd: int) -> socket.socket:
 def take_over(master: Master, inheritance: Inheritance) -> None:
     """Go on with what the version before had. The map and the keeper are not part of it."""
     state = inheritance.state
-    master.table.numbers = count(state.next_number)
+    master.table.number_from(state.next_number)
     for console in inheritance.consoles.values():
         master.table.add(console)
         master.listeners.remember(console)
@@ -194,7 +193,8 @@ def _worker(master: Master, inheritance: Inheritance, each: WorkerState) -> Work
     console = None if each.console is None else inheritance.consoles[each.console]
     channel = Channel(_socket(each.channel))
     worker = Worker(each.pid, channel, each.page, master.nursery.page(each.page), each.state, legs, console)
-    worker.quitting, worker.retiring, worker.pidfd = each.quitting, each.retiring, each.pidfd
+    worker.quitting, worker.retiring, worker.hung = each.quitting, each.retiring, each.hung
+    worker.pidfd = each.pidfd
     return worker
 
 

@@ -17,9 +17,10 @@ from typing import Callable, Optional
 import sdnotify
 
 import vspcd
+from vspcd import adoption, rundir, toolserver, upgrade
 from vspcd import config as configuration
 from vspcd import inheritance as inheritances
-from vspcd import rundir, toolserver, upgrade
+from vspcd.adoption import Adoption
 from vspcd.attachments import Attachments
 from vspcd.claims import Claims
 from vspcd.config import ConfigError
@@ -55,6 +56,8 @@ class Master:
     was started, for an upgrade. ``inheritance``: what the version before has left.
     """
 
+    adoption: Adoption
+
     def __init__(
         self,
         config: Config,
@@ -72,6 +75,7 @@ class Master:
         self.stopping = False
         self._failure: Optional[str] = None
         self._reload_set = False
+        self._entries: Sequence[Entry] = ()
         self._notifier = sdnotify.SystemdNotifier()
         self.directory = (
             rundir.prepare(config.dirs)
@@ -114,6 +118,7 @@ class Master:
         process.freeze()
         self.claims.tls = self.tls
         if self._inheritance is None:
+            self.adoption = Adoption(self, adoption.opened(self.directory.fd), self._all_known)
             self.consoles.keeper = self._keeper(self._map_loaded)
         else:
             self._go_on(self._inheritance)
@@ -131,7 +136,10 @@ class Master:
     def _go_on(self, inheritance: Inheritance) -> None:
         """Take the place of another version, with all that it had; nobody who is connected notices."""
         self._inheritance = None
+        door = socket.socket(fileno=inheritance.state.adoption)
+        self.adoption = Adoption(self, door, None)
         inheritances.take_over(self, inheritance)
+        reached("upgrade.taken")
         self.consoles.keeper = self._keeper(self.consoles.compare, required=False)
         for console in self.table.consoles.values():
             self.consoles.inherit(console)
@@ -142,7 +150,6 @@ class Master:
         self.supervisor.apply(self.config)
         self.tls.reload(self.config)
         self.loop.call_later(0, self._reap)
-        reached("upgrade.taken")
         self._ready(len(self.table.consoles))
         self.log.info("upgraded", text=inheritances.report(self, inheritance.state))
 
@@ -155,21 +162,24 @@ class Master:
         }
 
     def _map_loaded(self, entries: Sequence[Entry]) -> None:
-        """The known consoles keep their ports; then, and only then, VMs and clients are let in."""
-        consoles = [self.table.add(console_of(entry)) for entry in entries]
-        for console in consoles:
-            self.listeners.remember(console)
-        for console in consoles:
-            port = console.port
+        """The known consoles keep their ports. Those who serve some of them may be alive."""
+        self._entries = entries
+        for entry in entries:
+            self.listeners.remember(self.table.add(console_of(entry)))
+        self.adoption.begin()
+
+    def _all_known(self) -> None:
+        """All that there is is known: then, and only then, VMs and clients are let in."""
+        entries, self._entries = self._entries, ()
+        for console in self.table.consoles.values():
             self.listeners.assign(console)
             self.listeners.open(console)
-            if console.port != port:
-                self.consoles.keeper.put(console.entry())
+        self.consoles.compare(entries)
         self._open_tools()
         self._start_tls()
         self.doors.open()
         self._expire()
-        self._ready(len(consoles))
+        self._ready(len(self.table.consoles))
 
     def _start_tls(self) -> None:
         try:
@@ -333,5 +343,6 @@ class Master:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
         self.consoles.keeper.stop()
+        self.adoption.close()
         if self.tools is not None:
             self.tools.close()

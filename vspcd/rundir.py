@@ -12,7 +12,7 @@ import os
 from typing import NamedTuple
 
 from vspcd.config_schema import Dirs
-from vspcd.unix import listen
+from vspcd.unix import listen, roster
 
 PID_FILE = "vspcd.pid"
 
@@ -29,6 +29,7 @@ class RunDirectory(NamedTuple):
 
     def leave(self) -> None:
         """The daemon has ended as asked."""
+        listen.remove(self.fd, roster.NAME)
         listen.remove(self.fd, PID_FILE)
 
 

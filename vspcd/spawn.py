@@ -14,8 +14,9 @@ from typing import Any, Callable, NamedTuple, Optional
 from vspcd.config_schema import Config
 from vspcd.core.address import allowed, host_of
 from vspcd.portmap.base import Backend
+from vspcd.proto.control import NEGOTIATING
 from vspcd.table import LegRecord, Worker
-from vspcd.unix import process
+from vspcd.unix import process, roster
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
 from workers import keeper, tls, vmware
@@ -35,6 +36,9 @@ class Nursery:
 
     def __init__(self, config: Config, inherited: Optional[Inherited] = None) -> None:
         self._arena = Arena() if inherited is None else Arena(inherited.arena, inherited.pages)
+        self._run = str(config.dirs.run)
+        config.dirs.run.mkdir(parents=True, exist_ok=True)
+        self.roster = roster.opened(config.dirs.run)
         self._log_directory = -1
         if config.log.dir is not None:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -60,6 +64,8 @@ class Nursery:
             log_directory=self._log_directory,
             sync=self._sync_writer,
             settings=settings(config),
+            roster=self.roster,
+            run=self._run,
             leg=-1 if leg is None else leg.parked.fileno(),
             leg_number=0 if leg is None else leg.number,
             peer="" if leg is None else leg.peer,
@@ -92,9 +98,9 @@ class Nursery:
     def tls_helper(self, config: Config, clients: bool) -> tuple[int, socket.socket]:
         """Fork a TLS helper; its pid and our end of its channel. Raises OSError."""
         ours, theirs = pair()
-        start = tls.TlsStart(theirs, tls_settings(config, clients))
+        start = tls.TlsStart(theirs, tls_settings(config, clients), clients, self.roster, self._run)
         try:
-            pid = process.fork(lambda: tls.main(start), {theirs.fileno()}, config.workers.memory)
+            pid = process.fork(lambda: tls.main(start), {theirs.fileno(), self.roster}, config.workers.memory)
         except OSError:
             ours.close()
             raise
@@ -110,6 +116,18 @@ class Nursery:
     def page(self, number: int) -> Page:
         """A page that is in use."""
         return self._arena.page(number)
+
+    def adopt(self, pid: int, channel: Channel, page: int, pidfd: int) -> Worker:
+        """A worker that another daemon has forked, on a page of ours."""
+        return Worker(pid, channel, page, self._arena.page(page), NEGOTIATING, pidfd=pidfd)
+
+    def take_page(self) -> int:
+        """A page for a worker that comes with facts of its own. Raises MemoryError."""
+        return self._arena.take()
+
+    def give_back(self, page: int) -> None:
+        """Nobody has come to use it."""
+        self._arena.give_back(page)
 
     def buried(self, worker: Worker) -> None:
         """The worker is dead and its page read for the last time."""

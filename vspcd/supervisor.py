@@ -24,7 +24,7 @@ from vspcd.unix import process
 from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.channel import ChannelClosed
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import Loop, Timer
+from vspcd.unix.loop import READ, Loop, Timer
 
 QUIT_WITHIN = 5.0
 LAST_WORDS = 100
@@ -72,8 +72,22 @@ class Supervisor:
             lambda message, fds: self._received(worker, message, fds),
             lambda: self._channel_closed(worker),
         )
+        if worker.pidfd is not None:
+            self._loop.watch(worker.pidfd, READ, lambda _events: self._ended(worker))
         if worker.quitting:
             self._farewell(worker)
+
+    def _ended(self, worker: Worker) -> None:
+        """A worker that is not our child has died; how, only its parent is told."""
+        if worker.pidfd is not None:
+            self._loop.forget(worker.pidfd)
+            os.close(worker.pidfd)
+            worker.pidfd = None
+        self.reaped(worker.pid, "has ended")
+
+    def heard(self, worker: Worker, message: Message) -> None:
+        """It has said this before it was ours."""
+        self._received(worker, message, [])
 
     def _received(self, worker: Worker, message: Message, fds: list[int]) -> None:
         for fd in fds:
@@ -100,7 +114,7 @@ class Supervisor:
         """End a worker that has broken the rules or does not answer."""
         if worker.pid in self.table.workers:
             self._log.error("worker-killed", pid=worker.pid, reason=reason)
-            process.kill(worker.pid)
+            process.kill(worker.pid, pidfd=worker.pidfd)
 
     def _channel_closed(self, worker: Worker) -> None:
         """It is about to die, or must: the reaper tells how it ended."""

@@ -160,6 +160,10 @@ class Table:
         self.workers: dict[int, Worker] = {}
         self.numbers = count(1)
 
+    def number_from(self, number: int) -> None:
+        """Legs and clients get numbers from this one on: the others are in use."""
+        self.numbers = count(max(number, next(self.numbers)))
+
     def add(self, console: Console) -> Console:
         """A console is known from now on."""
         self.consoles[console.id] = console

@@ -24,7 +24,7 @@ from vspcd.spawn import Nursery, tls_settings
 from vspcd.unix import process
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import Loop
+from vspcd.unix.loop import READ, Loop
 from vspcd.unix.pair import loopback_pair
 
 LEGS_PER_HELPER = 64
@@ -101,6 +101,16 @@ class TlsHelpers:
             lambda message, fds: self._received(helper, message, fds),
             lambda: self._unreachable(helper),
         )
+        if helper.pidfd is not None:
+            self._loop.watch(helper.pidfd, READ, lambda _events: self._ended(helper))
+
+    def _ended(self, helper: TlsHelper) -> None:
+        """A helper that is not our child has died."""
+        if helper.pidfd is not None:
+            self._loop.forget(helper.pidfd)
+            os.close(helper.pidfd)
+            helper.pidfd = None
+        self.reaped(helper.pid, "has ended")
 
     def secure(self, leg: int, peer: str, sock: socket.socket, clients: bool = False) -> socket.socket:
         """Encrypt this connection, which is the helper's from now on; the plaintext comes out of what is
@@ -217,7 +227,7 @@ class TlsHelpers:
         """It has died, or broke the rules; either way its connections are over."""
         helper.channel.close()
         if helper.pid in self.helpers and not self._stopping:
-            process.kill(helper.pid)
+            process.kill(helper.pid, pidfd=helper.pidfd)
 
     def reaped(self, pid: int, how: str) -> bool:
         """A child has died; False when it was no helper."""
@@ -237,4 +247,7 @@ class TlsHelpers:
         """Let the helpers end."""
         self._stopping = True
         for helper in self.helpers.values():
-            helper.channel.close()
+            try:
+                helper.channel.send({"type": "quit", "reason": "vspcd is stopping"})
+            except (OSError, ChannelClosed):
+                process.kill(helper.pid, pidfd=helper.pidfd)

@@ -177,7 +177,7 @@ class Upgrades:
             if worker.channel.backlog
         ]
         found += [
-            lambda pid=helper.pid: process.kill(pid)  # type: ignore[misc]
+            lambda helper=helper: process.kill(helper.pid, pidfd=helper.pidfd)  # type: ignore[misc]
             for helper in master.tls.helpers.values()
             if helper.channel.backlog
         ]

@@ -86,6 +86,10 @@ class Contest:
         else:
             self._loop.call_later(LOOK_EVERY, self._look)
 
+    def give_up(self) -> None:
+        """There will be no verdict."""
+        self._over = True
+
     def decide(self, alive: bool) -> None:
         """End the contest, also from outside: when the old connection ends, it is not alive."""
         if not self._over:

@@ -55,7 +55,7 @@ class Negotiation:
         self.early = bytearray()
         self._done = done
         self._timers: list[Timer] = []
-        self._over = False
+        self.over = False
         self._heard_text = False
         self._by_bios = False
         self._was_stranger = False
@@ -124,7 +124,7 @@ class Negotiation:
         elif isinstance(event, VmotionPeer):
             self._pair = event.pair
             connection.pause()
-        elif isinstance(event, (Identity, BiosUuid, ProxyRequest)) and self._identified and not self._over:
+        elif isinstance(event, (Identity, BiosUuid, ProxyRequest)) and self._identified and not self.over:
             connection.pause()
 
     @property
@@ -150,8 +150,7 @@ class Negotiation:
 
     def turn_over(self, connection: Connection) -> None:
         """Claim the console once the turn is over: from then on another process may read and write."""
-        session = connection.session
-        if not (self._identified or self._pair is not None) or self._over or self._claimed:
+        if not (self._identified or self._pair is not None) or self.over or self._claimed:
             return
         if len(connection.leg.out) > UNSENT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
@@ -159,6 +158,15 @@ class Negotiation:
         self._stop_timers()
         # Not even its end is our business now: another process may have it.
         connection.leg.detach()
+        self._claim()
+
+    def claim_again(self) -> None:
+        """Whoever was asked for the console is dead, and another one is there to ask."""
+        if self._claimed and not self.over:
+            self._claim()
+
+    def _claim(self) -> None:
+        session = self.connection.session
         if self._pair is not None:
             self.shell.tell("peer", pair=self._pair.hex(), session=self.snapshot())
             reached("claim.told")
@@ -179,7 +187,7 @@ class Negotiation:
         self._timers = [self.shell.loop.call_later(timeout, self._too_late)]
         self.connection.session.unknown(VMOTION_PEER)
         self._attempt(self.connection.send_replies)
-        if not self._over:
+        if not self.over:
             self.connection.resume()
 
     def snapshot(self) -> dict[str, object]:
@@ -203,9 +211,9 @@ class Negotiation:
 
     def fail(self, reason: str, words: bytes = b"") -> None:
         """Report why this VM is not served, and close: politely, so that last words arrive."""
-        if self._over:
+        if self.over:
             return
-        self._over = True
+        self.over = True
         self._stop_timers()
         self._watch_again()
         self.shell.tell("failed", reason=reason)
@@ -218,7 +226,7 @@ class Negotiation:
 
     def stop(self) -> None:
         """The negotiation is over: the console is ours, or the connection somebody else's."""
-        self._over = True
+        self.over = True
         self._stop_timers()
 
     def _watch_again(self) -> None:

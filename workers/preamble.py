@@ -38,7 +38,7 @@ class Preamble:
         self._view = memoryview(bytearray(PEEK))
         self._tls = shell.settings["tls"]
         self._timers: list[Timer] = []
-        self._over = False
+        self.over = False
 
     @property
     def needed(self) -> bool:
@@ -118,12 +118,12 @@ class Preamble:
 
     def fail(self, reason: str) -> None:
         """There will be no telnet on this connection."""
-        if not self._over:
+        if not self.over:
             self._stop()
             self._leg.detach()
             self._failed(reason)
 
     def _stop(self) -> None:
-        self._over = True
+        self.over = True
         for timer in self._timers:
             timer.cancel()

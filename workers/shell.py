@@ -5,28 +5,33 @@ Owns: the loop, the channel to the master, the worker's page, the log directory'
 Never: knows a kind of console.
 
 A worker keeps no other descriptor than these and those the master sends it. A peer's fault closes the peer; a
-bug ends the worker with a traceback on stderr, and the master replaces it.
+bug ends the worker with a traceback on stderr, and the master replaces it. A master that dies is waited for.
 """
 
 from __future__ import annotations
 
 import os
 import socket
-from typing import Any, Callable, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 from vspcd.core.names import visible
 from vspcd.proto import control
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
-from vspcd.unix import process
+from vspcd.unix import process, roster
 from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 from vspcd.unix.page import Page, map_page
+from workers.orphan import Orphan
 
 
 class Start(NamedTuple):
-    """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data."""
+    """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data; ``run`` is the run
+    directory's path.
+    """
 
     channel: socket.socket
     arena: int
@@ -38,14 +43,29 @@ class Start(NamedTuple):
     leg_number: int = 0
     balancer: bool = False
     peer: str = ""
+    roster: int = -1
+    run: str = ""
 
     def descriptors(self) -> set[int]:
         """What the child must keep open."""
-        fds = {self.channel.fileno(), self.arena, self.log_directory, self.sync, self.leg}
+        fds = {self.channel.fileno(), self.arena, self.log_directory, self.sync, self.roster, self.leg}
         return fds - {-1}
 
 
 Answer = Callable[[Message, list[int]], None]
+
+
+class Lasting(Protocol):
+    """The part of a worker that outlives the master."""
+
+    def lasts(self) -> bool:
+        """Whether somebody would miss it."""
+
+    def describe(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """What the next master has to know, as messages and the descriptors that go with them."""
+
+    def adopted(self) -> None:
+        """The next master knows of everybody."""
 
 
 class Shell:
@@ -62,35 +82,96 @@ class Shell:
         self._channel = Channel(start.channel)
         self._answers: dict[str, Answer] = {}
         self._orphaned: Callable[[], None] = self.loop.stop
+        self._survivor: Optional[Lasting] = None
+        self._muted = False  # without a master, or before it has been told who we are
+        self._run = start.run
+        self._orphan = Orphan(self.loop, start.run, self._lasts, self._end, self._knocked)
+        if start.roster >= 0:
+            roster.enter(start.roster)
 
-    def serve(self, answers: dict[str, Answer], orphaned: Callable[[], None]) -> None:
-        """Answer the master's messages from this table; ``orphaned`` is called when the master is gone."""
-        self._answers = answers
+    def serve(
+        self, answers: dict[str, Answer], orphaned: Callable[[], None], survivor: Optional[Lasting] = None
+    ) -> None:
+        """Answer the master's messages from this table. When the master is gone, ``survivor`` waits for another one;
+        ``orphaned`` is called when there is nothing to wait for.
+        """
+        self._answers = {**answers, "welcome": self._welcome, "adopted": self._adopted}
         self._orphaned = orphaned
+        self._survivor = survivor
         self._channel.serve(self.loop, self._received, self._master_gone)
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
         self._answers[kind](message, fds)
 
-    def _master_gone(self) -> None:
-        self._channel.close()
+    # When the master is dead.
+
+    def _lasts(self) -> bool:
+        return bool(self._run) and self._survivor is not None and self._survivor.lasts()
+
+    def _end(self) -> None:
         self._orphaned()
 
+    def _master_gone(self) -> None:
+        self._channel.close()
+        self._muted = True
+        reached("adopt.orphaned")
+        if self._lasts():
+            self._orphan.wait()
+        else:
+            self._orphaned()
+
+    def _knocked(self, sock: socket.socket) -> None:
+        self._channel = Channel(sock)
+        self._channel.serve(self.loop, self._received, self._master_gone)
+        self._say({"type": "here", "kind": "worker"})
+        reached("adopt.here")
+
+    def _say(self, message: Message, fds: Sequence[int] = ()) -> None:
+        try:
+            self._channel.send(message, fds)
+        except ChannelClosed:
+            pass  # the loop reports its end
+
+    def _welcome(self, message: Message, fds: list[int]) -> None:
+        """A new master: our page is in its arena from now on, and it is told who we are."""
+        arena, sync = fds
+        self.page.move_to(map_page(arena, message["page"]))
+        os.close(arena)
+        if self._sync >= 0:
+            os.close(self._sync)
+        self._sync = sync
+        self._answers["settings"]({"type": "settings", "settings": message["settings"]}, [])
+        reached("adopt.moved")
+        if self._survivor is not None:
+            for word, descriptors in self._survivor.describe():
+                self._say(word, descriptors)
+                reached("adopt.told")
+        self._say({"type": "complete"})
+        self._muted = False
+
+    def _adopted(self, _message: Message, _fds: list[int]) -> None:
+        self._orphan.settled()
+        if self._survivor is not None:
+            self._survivor.adopted()
+        reached("adopt.adopted")
+
     def tell(self, message: str, **fields: object) -> None:
-        """Send the master a message. Without a master it goes nowhere."""
+        """Send the master a message. Without a master it goes nowhere: the next one is told how things stand then."""
+        if self._muted:
+            return
         try:
             self._channel.send({"type": message, **fields})
         except ChannelClosed as error:
-            self.log.warning("not-told", message=message, reason=str(error))
+            self.log.debug("not-told", message=message, reason=str(error))
 
     def changed(self) -> None:
         """There are new bytes in a log: somebody should bring them to the disk."""
         if self._sync >= 0:
             try:
                 os.write(self._sync, (1).to_bytes(8, "little"))
-            except BlockingIOError:
-                pass  # the counter is full: the other side has been told often enough
+            except (BlockingIOError, BrokenPipeError):
+                pass  # full: the other side has been told often enough; or there is none, with the master
 
     def name(self, title: str) -> None:
         """What ``ps`` shows: which console this process is."""

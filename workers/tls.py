@@ -10,25 +10,31 @@ from __future__ import annotations
 import socket
 from typing import Any, NamedTuple
 
-from vspcd.unix import process
+from vspcd.unix import process, roster
 from vspcd.unix.channel import Channel
 from vspcd.unix.loop import Loop
 
 
 class TlsStart(NamedTuple):
     """``settings`` is plain data: ``tls`` with certificate, key, client_ca and min_version; ``log_level``;
-    ``handshake_timeout`` in seconds.
+    ``handshake_timeout`` in seconds. ``clients``: it serves console ports, not VMs. ``roster`` is a descriptor, ``run``
+    the run directory's path.
     """
 
     channel: socket.socket
     settings: dict[str, Any]
+    clients: bool = False
+    roster: int = -1
+    run: str = ""
 
 
 def main(start: TlsStart) -> None:
-    """The life of a helper process; it ends with the master's channel."""
+    """The life of a helper process; it outlives the master while it has connections."""
     process.name("vspcd: tls")
     from workers.tls_helper import Helper
 
+    if start.roster >= 0:
+        roster.enter(start.roster)
     loop = Loop()
-    Helper(loop, Channel(start.channel), start.settings)
+    Helper(loop, Channel(start.channel), start.settings, start.clients, start.run)
     loop.run()

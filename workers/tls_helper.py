@@ -16,6 +16,7 @@ from vspcd.proto.errors import PeerError
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
+from workers.orphan import Orphan
 from workers.tls_context import BadCertificate, Loaded, load
 from workers.tls_leg import Reports, TlsLeg
 from workers.tls_probe import Probe
@@ -27,8 +28,14 @@ Answer = Callable[[Message, list[int]], None]
 class Helper:
     """The process's one object."""
 
-    def __init__(self, loop: Loop, channel: Channel, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, loop: Loop, channel: Channel, settings: dict[str, Any], clients: bool = False, run: str = ""
+    ) -> None:
         self.legs: dict[int, TlsLeg] = {}
+        self._clients = clients
+        self._muted = False  # without a master, or before it has been told who we are
+        self._run = run
+        self._orphan = Orphan(loop, run, self._lasts, self._leave, self._knocked)
         self._loop = loop
         self._channel = channel
         self._log = Log(settings["log_level"])
@@ -39,9 +46,10 @@ class Helper:
             "adopt": self._adopt,
             "settings": self._set,
             "probe": self._probe,
+            "adopted": lambda _message, _fds: self._orphan.settled(),
             "quit": lambda _message, _fds: self._leave(),
         }
-        channel.serve(loop, self._received, self._leave)
+        channel.serve(loop, self._received, self._master_gone)
         self._load()
 
     def _received(self, message: Message, fds: list[int]) -> None:
@@ -50,11 +58,39 @@ class Helper:
             raise PeerError(f"{kind} is nothing for a TLS helper")
         self._answers[kind](message, fds)
 
-    def _tell(self, kind: str, **fields: Any) -> None:
+    def _lasts(self) -> bool:
+        return bool(self.legs and self._run)
+
+    def _master_gone(self) -> None:
+        """Connections that there are go on; another master may come."""
+        self._channel.close()
+        self._muted = True
+        if self._lasts():
+            self._orphan.wait()
+        else:
+            self._leave()
+
+    def _knocked(self, sock: socket.socket) -> None:
+        self._channel = Channel(sock)
+        self._channel.serve(self._loop, self._received, self._master_gone)
+        self._muted = False
+        self._tell("here", kind="tls")
+        self._tell(
+            "helper",
+            clients=self._clients,
+            legs=list(self.legs),
+            securing=[number for number, leg in self.legs.items() if leg.session.secured is None],
+            certificate=self._certificate(),
+        )
+        self._tell("complete")
+
+    def _tell(self, word: str, **fields: Any) -> None:
+        if self._muted:
+            return
         try:
-            self._channel.send({"type": kind, **fields})
+            self._channel.send({"type": word, **fields})
         except ChannelClosed:
-            self._log.debug("not-told", message=kind)
+            self._log.debug("not-told", message=word)
 
     def _leave(self) -> None:
         for leg in list(self.legs.values()):
@@ -78,15 +114,19 @@ class Helper:
         except BadCertificate as reason:
             self._tell("bad-certificate", reason=str(reason))
             return
+        self._tell("certificate", **(self._certificate() or {}))
+
+    def _certificate(self) -> Optional[dict[str, Any]]:
+        if self._loaded is None:
+            return None
         known = self._loaded.facts
-        self._tell(
-            "certificate",
-            sha1=known.sha1,
-            sha256=known.sha256,
-            not_after=known.not_after,
-            subject=known.subject,
-            names=list(known.names),
-        )
+        return {
+            "sha1": known.sha1,
+            "sha256": known.sha256,
+            "not_after": known.not_after,
+            "subject": known.subject,
+            "names": list(known.names),
+        }
 
     # Legs.
 

@@ -26,6 +26,7 @@ from vspcd.proto.vmware_codes import (
 )
 from vspcd.unix.failpoint import reached
 from vspcd.unix.page import HEAD, LEG
+from workers.adoption import Survivor
 from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
 from workers.contest import Contest, Newcomer, newcomer_of
@@ -78,6 +79,7 @@ class VmwareWorker:
                 "quit": self._quit,
             },
             self._orphaned,
+            Survivor(self),
         )
         if start.leg >= 0:
             self._negotiate(start)

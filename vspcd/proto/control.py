@@ -22,6 +22,7 @@ ROOM = 60000  # what a list may take of a packet; the rest is for the fields bes
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
 MASTER, WORKER, TOOL, KEEPER, TLS = "master", "worker", "tool", "keeper", "tls"
+ORPHAN = "orphan"  # a worker or TLS helper whose master is dead, until the next one knows it
 
 # States of a worker, as the master sees it.
 NEGOTIATING = "negotiating"  # it has a VM connection and does not know whose yet
@@ -91,6 +92,8 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         ),
         "resumed": Rule({"move": _OPTIONAL_FACTS}),
         "retire": Rule({}),
+        "welcome": Rule({"page": int, "settings": dict}, fds=2),  # the arena; the pipe to the keeper
+        "adopted": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
         "target": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1),
         "plaintext": Rule({}, fds=1),
@@ -105,6 +108,18 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "load": Rule({}),
         "adopt": Rule({"leg": int, "peer": str}, fds=2),  # its connection; our end of the plaintext
         "probe": Rule({"leg": int}),
+    },
+    ORPHAN: {
+        "here": Rule({"kind": str}),
+        "worker": Rule({"state": str, "console": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS}),
+        "leg": Rule(
+            {"leg": int, "peer": str, "session": _OPTIONAL_FACTS, "secured": bool, "feeds": bool}, fds=1
+        ),
+        "client": Rule(
+            {"client": int, "kind": str, "from": str, "mode": str, "terminal": _OPTIONAL_FACTS}, fds=1
+        ),
+        "helper": Rule({"clients": bool, "legs": list, "securing": list, "certificate": _OPTIONAL_FACTS}),
+        "complete": Rule({}),
     },
     KEEPER: {
         "entries": Rule({"entries": list}),

@@ -133,6 +133,14 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "upgrade.exec": "before the other version is executed",
         "upgrade.trusted": "it trusts the state, nothing is done with it",
         "upgrade.taken": "it has taken over everything, nobody was told",
+        # A master that dies, and another one.
+        "adopt.orphaned": "a child has noticed that the master is dead",
+        "adopt.here": "a worker has knocked at the new master's door",
+        "adopt.moved": "its page is in the new master's arena, the master does not know who it is",
+        "adopt.told": "it has told a part of what it serves",
+        "adopt.complete": "the master has been told everything by one of them, and has done nothing",
+        "adopt.known": "the master knows them all, nobody was told",
+        "adopt.adopted": "a worker goes on under the new master",
         # vMotion.
         "move.action": "before a step of a move",
         "move.acted": "after a step of a move",

@@ -61,6 +61,13 @@ class Page:
 
     def __init__(self, memory: memoryview) -> None:
         self.words = memory.cast("Q")
+        self._left: list[memoryview] = []  # a mapping is never undone: see map_page
+
+    def move_to(self, other: Page) -> None:
+        """The facts stand in the other page from now on, and whoever has this one writes there."""
+        other.words[:] = self.words
+        self._left.append(self.words)
+        self.words = other.words
 
     def put(self, at: int, first: int, second: int, third: int = 0, fourth: int = 0) -> None:
         """Put four facts in force at once."""

@@ -130,10 +130,13 @@ def name(title: str) -> None:
     setproctitle.setproctitle(title)
 
 
-def kill(pid: int, number: int = signal.SIGKILL) -> None:
-    """Send a signal to a child that may be gone."""
+def kill(pid: int, number: int = signal.SIGKILL, pidfd: Optional[int] = None) -> None:
+    """Send a signal to a process that may be gone: a child, or one that ``pidfd`` leads to."""
     try:
-        os.kill(pid, number)
+        if pidfd is None:
+            os.kill(pid, number)
+        else:
+            signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         pass
 
