@@ -32,6 +32,7 @@ WITHIN = 600.0
 """So many quarantines in so many seconds, and the VM is parked."""
 
 PARKED_FOR = 3600.0
+AGAIN_AFTER = 0.5
 REMEMBERED = 10
 SIGKILLED = "killed by SIGKILL"
 FEEDS, TARGET, NEWCOMER, POISON = "feeds", "target", "newcomer", "poison"
@@ -54,11 +55,31 @@ class Succession:
             console.poisoned, console.deaths = False, 0
             self._log.error("worker-given-up", console=console.id, name=console.name, how=how)
             return False
+        dead.replaced = True  # its page waits for the heir
+        self._replace(console, dead, how)
+        return True
+
+    def _replace(self, console: Console, dead: Worker, how: str, again: bool = False) -> None:
+        """Start the heir; with no room for it, everybody waits until there is some."""
+        if console.worker is not dead:
+            return
         try:
             heir = self._supervisor.spawn(OWNER, instead_of=dead)
         except NoRoom as error:
-            self._log.error("worker-not-replaced", console=console.id, reason=str(error))
-            return False
+            if not again:
+                self._log.error(
+                    "worker-not-replaced", console=console.id, name=console.name, reason=str(error)
+                )
+            self._supervisor.later(AGAIN_AFTER, lambda: self._replace(console, dead, how, again=True))
+            return
+        self._hand_over(console, dead, heir)
+        self._log.error(
+            "worker-replaced", console=console.id, name=console.name, pid=dead.pid, how=how, by=heir.pid
+        )
+        self._claims.reclaim(console)
+
+    def _hand_over(self, console: Console, dead: Worker, heir: Worker) -> None:
+        """The heir gets all that the dead one had."""
         console.poisoned = console.deaths >= KILLED
         if console.poisoned:
             console.move = None
@@ -69,11 +90,6 @@ class Succession:
             message.update({"from": client.origin, "mode": client.mode, "terminal": client.terminal})
             self._supervisor.tell(heir, message, client.parked)
         self._supervisor.tell(heir, {"type": "resumed", "move": console.move})
-        self._log.error(
-            "worker-replaced", console=console.id, name=console.name, pid=dead.pid, how=how, by=heir.pid
-        )
-        self._claims.reclaim(console)
-        return True
 
     def _count(self, console: Console, dead: Worker, how: str) -> None:
         """Count the deaths in a row without a byte of progress; one of a bug or a hang counts for many."""

@@ -64,6 +64,10 @@ class Supervisor:
         self.serve(worker)
         return worker
 
+    def later(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call then, unless everything ends."""
+        self._loop.call_later(seconds, lambda: None if self._when_empty is not None else call())
+
     def serve(self, worker: Worker) -> None:
         """This worker is ours from now on."""
         self.table.workers[worker.pid] = worker

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system import processes
 from tests.system.clients import TcpClient
 from tests.system.pressure import cpu_share, exchange
 from tests.system.unprivileged import UnprivilegedDaemon
@@ -81,3 +82,39 @@ def test_a_client_of_a_console_without_a_worker_is_told_that_there_is_no_process
     until(lambda: daemon.console(vm.name)["worker"] is None, "its worker has ended")
     with daemon.without_processes(), TcpClient(daemon.port(vm.name)) as client:
         assert b"no worker could be started" in client.read_to_end()
+
+
+def without_a_worker(daemon: UnprivilegedDaemon, vm: FakeVm) -> int:
+    """The console's worker dies, and there is no process for another one; its pid."""
+    pid = daemon.worker(vm.name)
+    processes.kill(pid)
+    daemon.wait_log("worker-not-replaced")
+    return pid
+
+
+def test_a_worker_that_dies_without_processes_is_replaced_when_there_are_some(
+    daemon: UnprivilegedDaemon, vm: FakeVm, client: TcpClient
+) -> None:
+    with daemon.without_processes():
+        pid = without_a_worker(daemon, vm)
+        vm.send(b"said meanwhile")
+        client.send(b"typed meanwhile")
+    assert client.read(14) == b"said meanwhile"
+    assert vm.read(15) == b"typed meanwhile"
+    assert daemon.worker(vm.name) != pid
+
+
+def test_a_vm_that_dials_again_while_its_worker_is_missing_has_its_console(
+    daemon: UnprivilegedDaemon, vm: FakeVm, client: TcpClient, stack: ExitStack
+) -> None:
+    with daemon.without_processes():
+        without_a_worker(daemon, vm)
+        vm.close()
+    again = stack.enter_context(daemon.dial(uuid=vm.uuid))
+    exchange(client, again)
+
+
+def test_the_daemon_ends_as_asked_while_a_worker_is_missing(daemon: UnprivilegedDaemon, vm: FakeVm) -> None:
+    with daemon.without_processes():
+        without_a_worker(daemon, vm)
+        daemon.stop()

@@ -44,7 +44,8 @@ class UnprivilegedDaemon(Daemon):
         self.signal(signal.SIGUSR1)
         until(lambda: process_limit(self.pid) == 1, "the limit is lower")
         yield
-        self.signal(signal.SIGUSR2)
+        if self.process is not None and self.process.poll() is None:
+            self.signal(signal.SIGUSR2)
 
 
 def process_limit(pid: int) -> int:
