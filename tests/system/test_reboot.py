@@ -10,12 +10,20 @@ from pathlib import Path
 import pytest
 
 from tests.system.clients import TcpClient
+from tests.system.conftest import StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.pressure import exchange
+from tests.system.test_restart import free_range
 from tests.system.vm import close_all, dial_all
 from tests.system.wait import until
 
 COUNT = 20
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    """Its ports are not among those that the system gives to connections, which could take one while it is down."""
+    return start_daemon(f"ports.first={free_range(2 * COUNT)}")
 
 
 def estate() -> list[dict[str, str]]:
