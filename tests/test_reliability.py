@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def place(name: str) -> Path:
     return HOME / (name if name.startswith("tests/") else f"tests/system/{name}")
 
 
+@cache
 def functions(path: Path) -> dict[str, bool]:
     """The tests of a file, and whether each is marked long."""
     found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)]

@@ -52,6 +52,13 @@ DOORS: dict[str, Callable[[Daemon], tuple[str, int]]] = {
 }
 
 
+def test_the_trap_springs_when_it_is_unpickled(tmp_path: Path) -> None:
+    """What the tests below rely on."""
+    trap = tmp_path / "sprung"
+    pickle.loads(pickle.dumps(Trap(trap)))
+    assert trap.exists()
+
+
 @pytest.mark.parametrize("door", list(DOORS))
 def test_attack_pickle_with_a_call_in_it(door: str, daemon: Daemon, dial: Dial, tmp_path: Path) -> None:
     vm = dial()
