@@ -249,6 +249,8 @@ class Claims:
     def _took(self, worker: Worker, message: Message) -> None:
         """The console's worker goes on with the claimant's connection; the claimant has nothing left to do."""
         claim = self.waiting.pop(message["leg"], None)
+        if claim is None and worker.console is not None and message["leg"] in worker.legs:
+            return  # a dead worker had taken it, and its heir does so again
         if claim is None or worker.console is not claim.console:
             raise PeerError("it took a leg that it was not offered")
         worker.legs[claim.leg.number] = claim.leg

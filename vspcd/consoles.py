@@ -109,7 +109,7 @@ class Consoles:
         console, leg = worker.console, worker.legs.get(message["leg"])
         if console is None or leg is None:
             raise PeerError("it is connected to a leg that it does not have")
-        console.leg, console.move = leg, None
+        console.leg, console.move = leg, message["move"]
         leg.session = message["session"]
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)

@@ -130,7 +130,8 @@ class Console:
         if client.decided:
             self.fanout.begin(client)
         else:
-            self._offer(client)
+            # What it has said already is heard first.
+            self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
 
     def _batch_was_consumed(self, client: Client) -> bool:
         return client.counted and client.consumed() > self.shell.page.words[TYPED_FROM]

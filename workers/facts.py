@@ -38,6 +38,12 @@ class Facts:
         if isinstance(event, (Named, Line, Break, BiosUuid, LocationUuid)) and self._due is None:
             self._due = self._shell.loop.call_later(SETTLE, lambda: self.note(console, session))
 
+    def resume(self, console: Console, session: Session) -> None:
+        """Whoever died may have heard something that it had not noted yet."""
+        if session.line_told:
+            self._line, self._line_set = line_as_dict(session.line), True
+        self.note(console, session)
+
     def settle(self, console: Console, session: Session) -> None:
         """The connection ends: note what is still to be noted."""
         if self._due is not None:

@@ -112,6 +112,8 @@ class Inheritance:
         if self._newcomer is not None:
             worker.take(self._newcomer)
         worker.pump()
+        if worker.connection is not None and not worker.connection.closed:
+            worker.facts.resume(console, worker.connection.session)
         worker.idle_if_alone()
         reached("resume.done")
 

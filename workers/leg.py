@@ -24,7 +24,9 @@ from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
 from vspcd.unix.lowwater import LowWater
 from vspcd.unix.page import BYTES_OUT, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
 
-OUT_LIMIT = 65536
+OUT_LIMIT = 8192
+"""Bytes: what waits is told to the master, and a message to it has its limit."""
+
 NO_DATA = -1
 PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT

@@ -60,6 +60,7 @@ class Vmotion:
         self._worker = worker
         self._shell = worker.shell
         self._record = MoveRecord("", 0.0)
+        self._recorded = True
         self._sequence = b""
         self._pair = b""
         self._begun = 0.0
@@ -90,8 +91,13 @@ class Vmotion:
 
     def state(self) -> Optional[dict[str, Any]]:
         """How the move stands, None without one. Times are those of the monotonic clock."""
-        if not self.machine.under_way:
-            return None
+        return self._described() if self.machine.under_way else None
+
+    def unrecorded(self) -> Optional[dict[str, Any]]:
+        """The move that has just ended on its target and has no record yet, None without one."""
+        return None if self._recorded or "done" not in self._record.steps else self._described()
+
+    def _described(self) -> dict[str, Any]:
         return {
             "state": self.machine.state,
             "sequence": self._sequence.hex(),
@@ -110,6 +116,10 @@ class Vmotion:
         self._begun, self._expires = state["begun"], state["expires"]
         self._completed = state["completed"]
         self._record = MoveRecord(**state["record"])
+        self._recorded = False
+        if self.machine.state == vmotion.IDLE:
+            self._write_record()
+            return
         if target is not None:
             self.target = target.connection
             self.early[:] = target.early
@@ -152,6 +162,7 @@ class Vmotion:
         self._completed = False
         self._begun = time.monotonic()
         self._record = MoveRecord(connection.peer, time.time())
+        self._recorded = False
         self._worker.console_of_ours.keyboard.finish()
         self._look()
 
@@ -311,6 +322,7 @@ class Vmotion:
         limit = self._shell.settings["vmotion"]["limit"]
         slow = self._record.steps.get("goahead", 0.0) > limit * NEAR_LIMIT
         self._shell.tell("moved", record=facts, slow=slow)
+        self._recorded = True
 
     def _note(self, step: str) -> None:
         self._record.steps[step] = self._elapsed()

@@ -293,7 +293,7 @@ class VmwareWorker:
         # The answers that wait are told before they are sent: whoever goes on sends them once.
         connection.queue_replies()
         told = described(connection, page.words[HEAD], early=early)
-        self.shell.tell("connected", leg=connection.leg.number, session=told)
+        self.shell.tell("connected", leg=connection.leg.number, session=told, move=self.moves.unrecorded())
         reached("connect.told")
         if early:
             console.fanout.said(early)

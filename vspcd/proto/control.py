@@ -60,7 +60,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "failed": Rule({"reason": str}, frozenset({NEGOTIATING, CLAIMING, LEAVING})),
         "took": Rule({"leg": int, "session": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS}, _OWNER),
         "rejected": Rule({"leg": int, "reason": str}, _OWNER),
-        "connected": Rule({"leg": int, "session": dict}, _OWNER),
+        "connected": Rule({"leg": int, "session": dict, "move": (dict, type(None))}, _OWNER),
         "disconnected": Rule({"leg": int, "reason": str}, _OWNER),
         "closed": Rule({"leg": int}, _OWNER),
         "moving": Rule({"pair": str, "seconds": _NUMBER}, _OWNER),

@@ -100,6 +100,11 @@ class Session:
         self.line = LineSettings()
         self._line_told = False
 
+    @property
+    def line_told(self) -> bool:
+        """Whether the guest has set its serial line."""
+        return self._line_told
+
     def start(self) -> None:
         """Offer what we do. What we want of the VM is asked for once it has answered something."""
         for option in _OFFERED:
