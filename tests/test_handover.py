@@ -187,7 +187,7 @@ def test_nonsense_is_unfit_and_nothing_worse(nonsense: dict[str, Any]) -> None:
 
 def test_every_fact_about_a_worker_is_handed_on() -> None:
     """A field that the table gets must be in the state too, or be found again from what is there."""
-    found_again = {"page_number", "replaced"}
+    found_again = {"page_number", "replaced", "pinged"}
     for kind, state in ((Worker, handover.WorkerState), (TlsHelper, handover.HelperState)):
         names = {each.name for each in dataclasses.fields(kind)} - found_again
         assert names == {each.name for each in dataclasses.fields(state)}

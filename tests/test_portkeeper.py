@@ -269,7 +269,7 @@ def test_a_keeper_whose_master_was_killed_ends_with_everything_written(half: Hal
     half.keeper.flush()
     half.keeper._stopping = True
     pid = half.keeper.pid
-    assert half.keeper._channel is not None
-    half.keeper._channel.close()  # as the kernel does when the master dies
+    assert half.keeper.channel is not None
+    half.keeper.channel.close()  # as the kernel does when the master dies
     assert os.WEXITSTATUS(status_of(pid)) == 0
     assert len(half.content()) == 50

@@ -44,6 +44,7 @@ from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 from vspcd.upgrade import Upgrades
+from vspcd.watchdog import Watchdog
 
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
@@ -104,6 +105,7 @@ class Master:
         )
         self.tools: Optional[ToolServer] = None
         self.upgrades = Upgrades(self, command)
+        self.watchdog = Watchdog(self)
 
     # Start.
 
@@ -259,7 +261,7 @@ class Master:
     # Signals.
 
     def _reap(self) -> None:
-        for pid, how in process.reap():
+        for pid, how in process.reap(self.watchdog.stopped):
             if (
                 self.supervisor.reaped(pid, how)
                 or self.tls.reaped(pid, how)

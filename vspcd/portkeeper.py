@@ -55,7 +55,8 @@ class PortKeeper:
         self._failing = False
         self._stopping = False
         self.pid = 0
-        self._channel: Optional[Channel] = None
+        self.pinged = 0.0  # when it was asked for a sign of life; 0 when it owes none
+        self.channel: Optional[Channel] = None
         self._start()
 
     def _start(self) -> None:
@@ -65,10 +66,11 @@ class PortKeeper:
             self._log.error("no-keeper", reason=str(error), again_in=RESTART_AFTER)
             self._loop.call_later(RESTART_AFTER, self._start)
             return
-        self._channel = Channel(sock)
-        self._channel.serve(self._loop, self._received, self._closed)
+        self.pinged = 0.0
+        self.channel = Channel(sock)
+        self.channel.serve(self._loop, self._received, self._closed)
         if self._on_loaded is not None:
-            self._channel.send({"type": "load"})
+            self.channel.send({"type": "load"})
         self._send_all()
 
     def put(self, entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
@@ -109,10 +111,10 @@ class PortKeeper:
         return not self._new and not self._batches
 
     def _send(self, number: int) -> None:
-        if self._channel is not None and not self._failing:
+        if self.channel is not None and not self._failing:
             changes = self._batches[number][0]
             try:
-                self._channel.send({"type": "changes", "number": number, "changes": changes})
+                self.channel.send({"type": "changes", "number": number, "changes": changes})
             except ChannelClosed:
                 pass  # the next keeper is told
 
@@ -132,6 +134,8 @@ class PortKeeper:
         elif kind == "kept":
             for callback in self._batches.pop(message["number"], ([], []))[1]:
                 callback()
+        elif kind == "pong":
+            self.pinged = 0.0
         else:
             self._failed(message["reason"])
 
@@ -151,9 +155,9 @@ class PortKeeper:
             on_loaded(entries)
 
     def _closed(self) -> None:
-        if self._channel is not None:
-            self._channel.close()
-            self._channel = None
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
         if not self._stopping and self.pid:
             process.kill(self.pid)
 
@@ -175,10 +179,10 @@ class PortKeeper:
         if self._failing:
             self._send_all()
         self.flush()
-        if self._channel is not None:
+        if self.channel is not None:
             try:
-                self._channel.flush()
+                self.channel.flush()
             except (ChannelClosed, PeerError):
                 pass
-            self._channel.close()
-            self._channel = None
+            self.channel.close()
+            self.channel = None

@@ -19,6 +19,7 @@ from vspcd.config import ConfigError
 from vspcd.core.names import Ambiguous, NotFound, resolve
 from vspcd.proto.control import QUOTED, Message, packed
 from vspcd.proto.vmware_codes import format_uuid
+from vspcd.renewal import renewal
 from vspcd.table import Console
 from vspcd.toolserver import Answer, Refusal
 from vspcd.unix.page import HEAD, NOT_LOGGED
@@ -178,9 +179,12 @@ class Requests:
             yield None
         raise Refusal("upgrade", f"version {vspcd.__version__} goes on: {attempt.reason}")
 
-    def upgraded(self, _request: Message, text: str) -> Answer:
+    def upgraded(self, request: Message, text: str) -> Answer:
         """The rest of the answer to whoever asked the version before."""
-        yield _done(text), []
+        if request.get("workers"):
+            yield from renewal(self._master, text)
+        else:
+            yield _done(text), []
 
     def stop(self, _message: Message, origin: str) -> Answer:
         """End the daemon."""

@@ -50,7 +50,8 @@ class Succession:
 
     def goes_on(self, console: Console, dead: Worker, how: str) -> bool:
         """Let another worker go on where this one died, with its VM and its clients; whether that can be."""
-        self._count(console, dead, how)
+        if not dead.retiring:
+            self._count(console, dead, how)
         if console.poisoned:
             console.poisoned, console.deaths = False, 0
             self._log.error("worker-given-up", console=console.id, name=console.name, how=how)
@@ -73,9 +74,8 @@ class Succession:
             self._supervisor.later(AGAIN_AFTER, lambda: self._replace(console, dead, how, again=True))
             return
         self._hand_over(console, dead, heir)
-        self._log.error(
-            "worker-replaced", console=console.id, name=console.name, pid=dead.pid, how=how, by=heir.pid
-        )
+        write, what = (self._log.info, "renewed") if dead.retiring else (self._log.error, "replaced")
+        write(f"worker-{what}", console=console.id, name=console.name, pid=dead.pid, how=how, by=heir.pid)
         self._claims.reclaim(console)
 
     def _hand_over(self, console: Console, dead: Worker, heir: Worker) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any, Callable, Optional
 
@@ -45,6 +46,7 @@ class Supervisor:
         self._handlers: dict[str, Handler] = {}
         self._farewells: dict[int, Timer] = {}
         self._when_empty: Optional[Callable[[], None]] = None
+        self.handle({"pong": self._pong})
 
     def handle(self, handlers: Mapping[str, Handler]) -> None:
         """Let these messages of workers be dealt with; each message has one handler."""
@@ -113,6 +115,19 @@ class Supervisor:
         else:
             return True
         return False
+
+    def ping(self, worker: Worker) -> None:
+        """Ask it for a sign of life."""
+        worker.pinged = time.monotonic()
+        self.tell(worker, {"type": "ping"})
+
+    def _pong(self, worker: Worker, _message: Message) -> None:
+        worker.pinged = 0.0
+
+    def retire(self, worker: Worker) -> None:
+        """Let it end at the end of a turn; another one goes on where it was."""
+        worker.retiring = True
+        self.tell(worker, {"type": "retire"})
 
     def kill(self, worker: Worker, reason: str) -> None:
         """End a worker that has broken the rules or does not answer."""

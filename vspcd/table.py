@@ -60,6 +60,7 @@ class Worker:
     replaced: bool = False  # another one goes on with its page
     retiring: bool = False  # it ends at the end of a turn, for another one to go on
     pidfd: Optional[int] = None  # of one that is not our child
+    pinged: float = 0.0  # when it was asked for a sign of life; 0 when it owes none
     hung: bool = False  # it was killed because it did not answer
 
     @property

@@ -42,6 +42,7 @@ class TlsHelper:
     legs: set[int] = field(default_factory=set)
     retiring: bool = False  # it takes no new connection, and ends with its last one
     pidfd: Optional[int] = None  # of one that is not our child
+    pinged: float = 0.0  # when it was asked for a sign of life; 0 when it owes none
 
 
 class TlsHelpers:
@@ -75,10 +76,11 @@ class TlsHelpers:
         self._answers: dict[str, Callable[[TlsHelper, Message], None]] = {
             "secured": self._secured,
             "tls-failed": self._handshake_failed,
-            "tls-ended": lambda helper, message: helper.legs.discard(message["leg"]),
+            "tls-ended": self._leg_ended,
             "probed": lambda _helper, message: self._probed(message["leg"], message["alive"]),
             "certificate": self._certificate,
             "bad-certificate": self._bad_certificate,
+            "pong": self._pong,
         }
 
     def start(self) -> None:
@@ -136,6 +138,7 @@ class TlsHelpers:
         for helper in self.helpers.values():
             if (
                 helper.clients == clients
+                and not helper.retiring
                 and len(helper.legs) < LEGS_PER_HELPER
                 and helper.channel.sock.fileno() >= 0
             ):
@@ -172,8 +175,31 @@ class TlsHelpers:
             subject=message["subject"],
         )
 
-    def _handshake_failed(self, helper: TlsHelper, message: Message) -> None:
+    def _pong(self, helper: TlsHelper, _message: Message) -> None:
+        helper.pinged = 0.0
+
+    def _leg_ended(self, helper: TlsHelper, message: Message) -> None:
         helper.legs.discard(message["leg"])
+        if helper.retiring and not helper.legs:
+            self._quit(helper)
+
+    def renew(self) -> None:
+        """New connections go to new helpers; those that there are end with their last connection."""
+        for helper in self.helpers.values():
+            helper.retiring = True
+            if not helper.legs:
+                self._quit(helper)
+        if self._config.tls.certificate is not None and self._config.tls.mode != "off":
+            self._spawn()
+
+    def _quit(self, helper: TlsHelper) -> None:
+        try:
+            helper.channel.send({"type": "quit", "reason": "nobody needs this helper any more"})
+        except (OSError, ChannelClosed):
+            process.kill(helper.pid, pidfd=helper.pidfd)
+
+    def _handshake_failed(self, helper: TlsHelper, message: Message) -> None:
+        self._leg_ended(helper, message)
         self.securing.discard(message["leg"])
         self._failed(message["leg"], f"TLS: {message['reason']}")
 
@@ -237,7 +263,7 @@ class TlsHelpers:
         unfinished = self.securing & helper.legs
         self.securing -= helper.legs
         helper.channel.close()
-        if not self._stopping:
+        if not (self._stopping or (helper.retiring and not helper.legs)):
             self._log.error("tls-helper-died", pid=pid, how=how, connections=len(helper.legs))
         for leg in unfinished:
             self._failed(leg, f"TLS: its helper {how} during the handshake")
@@ -247,7 +273,4 @@ class TlsHelpers:
         """Let the helpers end."""
         self._stopping = True
         for helper in self.helpers.values():
-            try:
-                helper.channel.send({"type": "quit", "reason": "vspcd is stopping"})
-            except (OSError, ChannelClosed):
-                process.kill(helper.pid, pidfd=helper.pidfd)
+            self._quit(helper)

@@ -78,8 +78,9 @@ class Upgrades:
         attempt = Attempt()
         if self._attempt is not None:
             return _failed(attempt, "an upgrade is under way already")
-        if self._command is None or self._master.stopping:
-            return _failed(attempt, "vspcd is stopping")
+        objection = "its command line is not known" if self._command is None else self._objection()
+        if self._command is None or objection:
+            return _failed(attempt, objection)
         self._attempt = attempt
         self._log.info("upgrade-begins", by=by, version=vspcd.__version__, on_disk=version_on_disk())
         try:
@@ -87,6 +88,16 @@ class Upgrades:
         except OSError as error:
             self._give_up(f"the other version could not be started: {error.strerror}")
         return attempt
+
+    def _objection(self) -> str:
+        """Why this is no time for it; nothing when it is."""
+        table = self._master.table
+        if self._master.stopping:
+            return "vspcd is stopping"
+        homeless = [
+            each for each in table.consoles.values() if each.worker and each.worker.pid not in table.workers
+        ]
+        return f"{homeless[0].id} waits until there is room for a worker" if homeless else ""
 
     # The other version checks itself.
 
@@ -158,8 +169,9 @@ class Upgrades:
 
     def _settle(self, since: float) -> None:
         master, passed = self._master, time.monotonic() - since
-        if master.stopping:
-            self._give_up("vspcd is stopping")
+        objection = self._objection()
+        if objection:
+            self._give_up(objection)
             return
         drained = not self._backlogs()
         quiet = master.consoles.keeper.settled and master.tools is not None and master.tools.quiet

@@ -55,7 +55,10 @@ class Keeper:
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
-        {"load": self._load, "changes": self._change}[kind](message)
+        {"load": self._load, "changes": self._change, "ping": self._pong}[kind](message)
+
+    def _pong(self, _message: Message) -> None:
+        self._tell("pong")
 
     def _load(self, _message: Message) -> None:
         for entries in packed(vars(entry) for entry in self._backend.load()):

@@ -95,7 +95,8 @@ class Shell:
         """Answer the master's messages from this table. When the master is gone, ``survivor`` waits for another one;
         ``orphaned`` is called when there is nothing to wait for.
         """
-        self._answers = {**answers, "welcome": self._welcome, "adopted": self._adopted}
+        ours: dict[str, Answer] = {"welcome": self._welcome, "adopted": self._adopted, "ping": self._pong}
+        self._answers = {**answers, **ours}
         self._orphaned = orphaned
         self._survivor = survivor
         self._channel.serve(self.loop, self._received, self._master_gone)
@@ -103,6 +104,9 @@ class Shell:
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
         self._answers[kind](message, fds)
+
+    def _pong(self, _message: Message, _fds: list[int]) -> None:
+        self.tell("pong")
 
     # When the master is dead.
 

@@ -47,6 +47,7 @@ class Helper:
             "settings": self._set,
             "probe": self._probe,
             "adopted": lambda _message, _fds: self._orphan.settled(),
+            "ping": lambda _message, _fds: self._tell("pong"),
             "quit": lambda _message, _fds: self._leave(),
         }
         channel.serve(loop, self._received, self._master_gone)

@@ -213,6 +213,73 @@ def test_refused_vms_are_remembered(start_daemon: StartDaemon) -> None:
     assert daemon.refused() == before
 
 
+# The workers
+
+
+def test_workers_are_renewed_with_all_that_they_serve(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
+    vms = [dial(name=f"vm{number}") for number in range(3)]
+    clients = []
+    for vm in vms:
+        client = stack.enter_context(TcpClient(daemon.port(vm.name)))
+        client.send(b"r")
+        vm.read(1)
+        vm.send(b"before,")
+        clients.append(client)
+    before = {daemon.worker(vm.name) for vm in vms}
+    done = daemon.ctl("upgrade", "--workers", timeout=90)
+    assert "3 workers renewed" in done.stdout, done
+    for vm, client in zip(vms, clients):
+        vm.send(b"after")
+        assert client.read(12) == b"before,after"
+        client.send(b"typed")
+        assert vm.read(5) == b"typed"
+    assert before & {daemon.worker(vm.name) for vm in vms} == set()
+    assert "vm-disconnected" not in daemon.log()
+    assert all(processes.session_of(pid) is None for pid in before)
+
+
+def test_renewed_workers_run_the_new_code(changeable: Daemon, installed: Installed) -> None:
+    with changeable.dial() as vm:
+        installed.change("workers/shell.py", r'f"vspcd: \{visible\(title\)\}"', 'f"newer: {visible(title)}"')
+        assert changeable.ctl("upgrade", "--workers", timeout=90).returncode == 0
+        pid = changeable.worker(vm.name)
+        until(lambda: processes.title(pid).startswith("newer: web01"), "the new code runs")
+
+
+def test_renewal_stops_at_the_first_new_worker_that_dies(changeable: Daemon, installed: Installed) -> None:
+    with changeable.dial(name="a") as first, changeable.dial(name="b") as second:
+        before = {changeable.worker(vm.name) for vm in (first, second)}
+        installed.change(
+            "workers/inheritance.py",
+            r'^        reached\("resume.begin"\)$',
+            "        raise RuntimeError('new bug')",
+        )
+        done = changeable.ctl("upgrade", "--workers", timeout=90)
+        assert done.returncode == 1
+        assert "0 of 2 workers are renewed" in done.stderr
+        assert (
+            len(before & {console["worker"]["pid"] for console in changeable.consoles() if console["worker"]})
+            == 1
+        )
+
+
+def test_renewed_tls_helpers_take_new_vms_and_the_old_ones_keep_theirs(
+    start_daemon: StartDaemon, tmp_path: Path, stack: ExitStack
+) -> None:
+    daemon = start_daemon(*self_signed(tmp_path, "vspcd").settings)
+    old = dialled(daemon, stack.enter_context(TlsVm(daemon.proxy, name="old")))
+    (helper,) = tls_helpers(daemon)
+    assert daemon.ctl("upgrade", "--workers", timeout=90).returncode == 0
+    new = dialled(daemon, stack.enter_context(TlsVm(daemon.proxy, name="new")))
+    for vm in (old, new):
+        vm.send(b"heard")
+        daemon.wait_console(vm.name, lambda c: bool(c["bytes_in"] == 5), "is heard")
+    assert helper in tls_helpers(daemon)
+    old.close()
+    until(lambda: helper not in tls_helpers(daemon), "it ends with its last VM")
+    assert "tls-helper-died" not in daemon.log()
+
+
 # Another version, or none.
 
 
@@ -310,7 +377,7 @@ def test_signal_between_two_versions_is_obeyed_by_the_second(root: Path, stack: 
     armed = daemon.arm("upgrade.exec", "stop")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
         control.connect(str(root / "run" / "control.sock"))
-        control.send(json.dumps({"type": "upgrade"}).encode())
+        control.send(json.dumps({"type": "upgrade", "workers": False}).encode())
         until(lambda: not armed.exists() and processes.state(daemon.pid) == "T", "it is between two versions")
         daemon.signal(signal.SIGTERM)
         daemon.signal(signal.SIGCONT)

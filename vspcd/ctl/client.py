@@ -58,6 +58,11 @@ class Client:
         """All packets of the answer. Raises Failure for an error answer, silence, or a dead daemon."""
         return [packet for packet, _ in self._ask(message, fds=0)]
 
+    def packets(self, message: Message) -> Iterator[Message]:
+        """The same, one by one as they come."""
+        for packet, _ in self._ask(message, fds=0):
+            yield packet
+
     def ask_for_descriptor(self, message: Message) -> tuple[Message, int]:
         """The answer and the descriptor that came with it; the caller owns it."""
         last: Message = {}

@@ -87,6 +87,14 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
     return
 
 
+def _upgrade(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers",
+        action="store_true",
+        help="renew the workers too, one after the other; nobody is disconnected",
+    )
+
+
 def _status(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name", nargs="?", type=_given, metavar="NAME", help="show everything about this console"
@@ -137,7 +145,7 @@ COMMANDS = {
         "let the installed version take the running one's place",
         "vspcd.ctl.commands",
         "upgrade",
-        _no_arguments,
+        _upgrade,
     ),
     "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
     "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _cert),

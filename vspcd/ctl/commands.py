@@ -17,6 +17,9 @@ from vspcd.ctl.failure import OK, Failure
 UPGRADE_DEADLINE = 60.0
 """Seconds until the other version has checked itself and taken over."""
 
+RENEWAL_DEADLINE = 6 * 3600.0
+"""Seconds until thousands of workers were renewed, one after the other."""
+
 STOP_DEADLINE = 30.0
 """Seconds that the daemon may take to end its workers."""
 
@@ -63,9 +66,11 @@ def reload(arguments: Namespace) -> int:
 
 
 def upgrade(arguments: Namespace) -> int:
-    """The version on the disk takes the running one's place."""
-    with Client(_path(arguments), UPGRADE_DEADLINE) as client:
-        print(said(client.ask({"type": "upgrade"})[-1]) or "done")
+    """The version on the disk takes the running one's place, and that of the workers if asked to."""
+    seconds = RENEWAL_DEADLINE if arguments.workers else UPGRADE_DEADLINE
+    with Client(_path(arguments), seconds) as client:
+        for packet in client.packets({"type": "upgrade", "workers": arguments.workers}):
+            print(said(packet) or "done", flush=True)
     return OK
 
 

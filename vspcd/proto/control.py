@@ -81,6 +81,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
         "detached": Rule({"client": int, "reason": str}, _OWNER),
         "idle": Rule({}, _OWNER),
+        "pong": Rule({}),
     },
     MASTER: {
         "own": Rule({"console": dict, "resume": bool}),  # uuid, label, name
@@ -94,6 +95,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "retire": Rule({}),
         "welcome": Rule({"page": int, "settings": dict}, fds=2),  # the arena; the pipe to the keeper
         "adopted": Rule({}),
+        "ping": Rule({}),
         "leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool}, fds=1),
         "target": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "pair": str}, fds=1),
         "plaintext": Rule({}, fds=1),
@@ -126,6 +128,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "loaded": Rule({"notes": list}),
         "kept": Rule({"number": int}),
         "failed": Rule({"number": int, "reason": str}),
+        "pong": Rule({}),
     },
     TLS: {
         "secured": Rule({"leg": int, "version": str, "cipher": str, "subject": _OPTIONAL_TEXT}),
@@ -134,13 +137,14 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "probed": Rule({"leg": int, "alive": bool}),
         "certificate": Rule({"sha1": str, "sha256": str, "not_after": int, "subject": str, "names": list}),
         "bad-certificate": Rule({"reason": str}),
+        "pong": Rule({}),
     },
     TOOL: {
         "status": Rule({"console": _OPTIONAL_TEXT}),
         "attach": Rule({"console": str, "replay": (int, type(None)), "mode": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
         "reload": Rule({}),
-        "upgrade": Rule({}),
+        "upgrade": Rule({"workers": bool}),
         "stop": Rule({}),
     },
 }

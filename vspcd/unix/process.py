@@ -102,17 +102,23 @@ def _highest_descriptor() -> int:
     return max(limits) if resource.RLIM_INFINITY not in limits else 1 << 20
 
 
-def reap() -> list[tuple[int, str]]:
-    """The children that have died since the last call: pid and, in words, how."""
+def reap(stopped: Callable[[int, bool], None] = lambda _pid, _stopped: None) -> list[tuple[int, str]]:
+    """The children that have died since the last call: pid and, in words, how.
+
+    ``stopped(pid, True)`` is called for those that a signal has stopped, with False for those that go on again.
+    """
     dead: list[tuple[int, str]] = []
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED | os.WCONTINUED)
         except ChildProcessError:
             return dead
         if pid == 0:
             return dead
-        dead.append((pid, describe(status)))
+        if os.WIFSTOPPED(status) or os.WIFCONTINUED(status):
+            stopped(pid, os.WIFSTOPPED(status))
+        else:
+            dead.append((pid, describe(status)))
 
 
 def describe(status: int) -> str:
