@@ -340,3 +340,61 @@ def test_a_flipped_bit_anywhere_never_changes_an_entry(path: Path, seed: int) ->
     entries, notes = opened(path)
     assert set(entries) <= set(good)
     assert entries == good or notes
+
+
+def is_fit(path: Path, good: list[Entry]) -> bool:
+    """Whether a map opens with nothing but what was written, says so when that is not all, and takes changes."""
+    entries, notes = opened(path)
+    backend = SqliteBackend(path)
+    backend.apply([Put(entry(999))])
+    backend.close()
+    assert opened(path)[0] == [*entries, entry(999)]
+    return set(entries) <= set(good) and (entries == good or bool(notes))
+
+
+@pytest.fixture
+def sound(path: Path) -> bytes:
+    """A map of several pages."""
+    filled(path, 60)
+    return path.read_bytes()
+
+
+def test_a_map_truncated_anywhere_never_has_a_wrong_entry(path: Path, sound: bytes) -> None:
+    good = [entry(number) for number in range(60)]
+    edges = {page + by for page in range(0, len(sound), 4096) for by in (-1, 0, 1, 512)}
+    for size in sorted({*edges, *range(1, len(sound), 499)} - {0}):
+        if 0 < size < len(sound):
+            path.write_bytes(sound[:size])
+            assert is_fit(path, good), f"truncated to {size} bytes"
+
+
+@pytest.mark.parametrize("how", ["flipped", "zeroed", "random", "another's"])
+def test_a_map_with_a_bad_page_never_has_a_wrong_entry(path: Path, sound: bytes, how: str) -> None:
+    good, chance = [entry(number) for number in range(60)], random.Random(how)
+    for at in range(0, len(sound), 4096):
+        page = {
+            "flipped": bytes(255 - value for value in sound[at : at + 4096]),
+            "zeroed": bytes(4096),
+            "random": chance.randbytes(4096),
+            "another's": sound[(at + 4096) % len(sound) :][:4096],
+        }[how]
+        path.write_bytes(sound[:at] + page + sound[at + 4096 :])
+        assert is_fit(path, good), f"page {at // 4096} is {how}"
+
+
+def test_a_map_with_several_bad_bytes_anywhere_never_has_a_wrong_entry(path: Path, sound: bytes) -> None:
+    good, chance = [entry(number) for number in range(60)], random.Random(7)
+    for _ in range(60):
+        data = bytearray(sound)
+        for _ in range(chance.randrange(1, 9)):
+            place = chance.randrange(len(data))
+            # Another version number is another promise, which has tests of its own.
+            data[place + 4 if 60 <= place < 64 else place] = chance.randrange(256)
+        path.write_bytes(data)
+        assert is_fit(path, good)
+
+
+@pytest.mark.parametrize("journal", [b"", b"rubbish " * 200, bytes(4096)])
+def test_a_journal_that_is_none_changes_nothing(path: Path, sound: bytes, journal: bytes) -> None:
+    path.with_name(path.name + "-journal").write_bytes(journal)
+    assert opened(path) == ([entry(number) for number in range(60)], [])

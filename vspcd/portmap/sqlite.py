@@ -103,7 +103,7 @@ class SqliteBackend:
     def _failures(self, verb: str) -> Iterator[None]:
         try:
             yield
-        except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
             raise PortMapError(f"the port map {self._path} cannot be {verb}: {error}") from error
 
 
@@ -121,6 +121,9 @@ def _open(path: Path, steps: Sequence[str]) -> sqlite3.Connection:
         with _closed_on_error(sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None)) as base:
             _prepare(base, path, steps)
             return base
+    except UnicodeDecodeError as error:
+        # What SQLite says of damage may quote it.
+        raise _Damaged("its description is no text") from error
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.OperationalError) and any(part in str(error) for part in _NOT_THE_FILE):
             raise PortMapError(f"the port map {path} cannot be opened: {error}") from error
