@@ -42,6 +42,7 @@ class Keeper:
         self._loop = Loop()
         self._start = start
         self._backend = start.open_map()
+        self._asked = False  # for a sync that is still to come
         self._libc = ctypes.CDLL(None, use_errno=True)
         start.channel.serve(self._loop, self._received, self._loop.stop)
         if start.log_directory >= 0:
@@ -51,7 +52,8 @@ class Keeper:
         """Serve until the master is gone."""
         self._loop.run()
         self._backend.close()  # first: the next keeper waits for the map
-        self._sync()
+        if self._asked or self._take_words():
+            self._sync()
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
@@ -81,12 +83,21 @@ class Keeper:
 
     def _dirty(self, _events: int) -> None:
         self._loop.forget(self._start.sync)
+        self._asked = True
         self._loop.call_later(SYNC_DELAY, self._sync_and_listen)
 
     def _sync_and_listen(self) -> None:
-        os.read(self._start.sync, 65536)
+        self._take_words()
+        self._asked = False
         self._sync()
         self._loop.watch(self._start.sync, READ, self._dirty)
+
+    def _take_words(self) -> bool:
+        """Whether workers have said that there is something new since this was asked last."""
+        try:
+            return bool(os.read(self._start.sync, 65536))
+        except BlockingIOError:
+            return False
 
     def _sync(self) -> None:
         if self._start.log_directory >= 0:

@@ -18,7 +18,7 @@ from vspcd.portmap.memory import MemoryBackend
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.loop import Loop
 from vspcd.unix.process import fork
-from workers.keeper import KeeperStart, change_of, main
+from workers.keeper import Keeper, KeeperStart, change_of, main
 
 
 class Process:
@@ -103,3 +103,34 @@ def test_a_change_in_a_message_is_the_same_change() -> None:
     entry = Entry("c", "0" * 32, "gdb", "web01", 50000, 1.5, None, "1" * 32)
     assert change_of({"put": vars(entry)}) == Put(entry)
     assert change_of({"forget": "c"}) == Forget("c")
+
+
+class Libc:
+    """Counts the file systems that are synced."""
+
+    def __init__(self) -> None:
+        self.synced: list[int] = []
+
+    def syncfs(self, fd: int) -> int:
+        self.synced.append(fd)
+        return 0
+
+
+@pytest.mark.parametrize("words", [0, 1, 3])
+def test_at_its_end_it_syncs_what_it_was_told_of_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: int
+) -> None:
+    """With log.sync never, no worker says a word, and nothing is to be forced to the disk."""
+    ours, theirs = pair()
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    keeper = Keeper(KeeperStart(Channel(theirs), reader, directory, MemoryBackend))
+    libc = Libc()
+    monkeypatch.setattr(keeper, "_libc", libc)
+    for _ in range(words):
+        os.write(writer, (1).to_bytes(8, "little"))
+    ours.close()
+    keeper.run()
+    assert libc.synced == [directory] * bool(words)
+    for fd in (reader, writer, directory):
+        os.close(fd)
