@@ -69,6 +69,7 @@ RELOADABLE = [
     *("tls.mode", "tls.certificate", "tls.key", "tls.client_ca", "tls.min_version"),
     *("vmotion.timeout", "vmotion.limit", "identity.fallback"),
     *("ports.expire", "sockets.mode", "sockets.group", "log.max_size", "log.keep", "log.sync"),
+    *("log.spool", "log.quota", "log.reserve"),
     *("clients.replay", "clients.max_lag", "clients.max", "workers.memory", "log_level"),
 ]
 

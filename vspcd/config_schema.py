@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Optional, TypeVar
 
 from vspcd import config_values as kinds
-from vspcd.config_values import Address, Kind, Network, compose
+from vspcd.config_values import Address, Kind, Network, Share, compose
 from vspcd.unix.page import MAX_CLIENTS
 
 T = TypeVar("T")
@@ -181,6 +181,24 @@ class Log:
         kinds.choice("interval", "always", "never"),
         "interval",
         "when logs are forced to the disk: once a second, before anyone sees the bytes, or never",
+        reloads=True,
+    )
+    spool: int = _key(
+        kinds.size_or_off(4096),
+        "1M",
+        "what a console's log cannot take is kept in the run directory, up to this size, until it can",
+        reloads=True,
+    )
+    quota: int = _key(
+        kinds.size_or_off(65536),
+        "off",
+        "bytes that all logs and indexes of a console may have together",
+        reloads=True,
+    )
+    reserve: Share = _key(
+        kinds.SHARE,
+        '"2%"',
+        "free space of the logs' file system that is left to consoles that say little",
         reloads=True,
     )
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Optional, TypeVar, Union
+from typing import Generic, NamedTuple, Optional, TypeVar, Union
 
 import yaml
 
@@ -21,12 +21,14 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})
 SIZE_LIMIT = 1 << 60
+SHARE_LIMIT = 50  # percent
 TIME_LIMIT = 10 * 365 * 86400
 
 _TAG = "tag:yaml.org,2002:"
 _TEXT_TAGS = frozenset(_TAG + name for name in ("str", "int", "float", "timestamp"))
 _SIZE = re.compile(r"([0-9]+) ?([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_PERCENT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?%")
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|[smhdw]?)")
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 _MODE = re.compile(r"(?:0o?)?([0-7]{3})")
@@ -120,6 +122,42 @@ def size(low: int) -> Kind[int]:
         return value
 
     return Kind(f"a number of bytes, at least {low}, such as 4096, 64M or 1G", parse)
+
+
+def size_or_off(low: int) -> Kind[int]:
+    """A number of bytes; off is 0."""
+    some = size(low)
+
+    def parse(node: yaml.Node) -> int:
+        return 0 if _is_off(node) or _text(node, "a size") == "0" else some.parse(node)
+
+    return Kind(f"{some.expects}, or off", parse)
+
+
+def _is_off(node: yaml.Node) -> bool:
+    """YAML takes the word off for false."""
+    return node.tag == _TAG + "bool" and str(node.value).lower() == "off"
+
+
+class Share(NamedTuple):
+    """Bytes, or percent of a whole; one of them is 0."""
+
+    size: int = 0
+    percent: float = 0.0
+
+
+def _share(node: yaml.Node) -> Share:
+    if _is_off(node):
+        return Share()
+    match = _PERCENT.fullmatch(_text(node, "a size or a share"))
+    if match is None:
+        return Share(size(0).parse(node))
+    if float(match[1]) > SHARE_LIMIT:
+        raise _wrong(node, f"{shown(node)} is out of range")
+    return Share(percent=float(match[1]))
+
+
+SHARE = Kind(f"a size such as 1G, a share such as 2% (at most {SHARE_LIMIT}%), or off", _share)
 
 
 def _duration(node: yaml.Node) -> float:

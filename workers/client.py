@@ -77,6 +77,7 @@ class Client:
             sock.family != socket.AF_UNIX
         )  # TCP counts what was given and consumed, Unix sockets do not
         self._half = False
+        self._ahead = 0  # coded bytes that it was given already, of what is put next
         self._given = tcpinfo.given(sock) if self.counted else 0
         self._page = page
         slot = page.slot_of(number)
@@ -98,7 +99,8 @@ class Client:
     def resume(self, read: Callable[[int, int], Optional[bytes]]) -> None:
         """Go on where a dead worker was; ``read(position, size)`` reads the journal.
 
-        What the kernel was given since the last note is first what waited then, and after that console bytes.
+        What the kernel was given since the last note is first what waited then, and after that console bytes. Those
+        that no file has, such as on a full disk, the VM says again: what it was given of them is left out then.
         """
         noted = self._page.client(self._slot)
         self.cursor, self._half = noted.cursor, False
@@ -108,16 +110,33 @@ class Client:
         if noted.half and more:
             self.out.clear()
         more = max(0, more - noted.waiting)
+        self._given = tcpinfo.given(self.sock) - more if self.counted else noted.given
         while more:
             data = read(self.cursor, CHUNK)
             if not data:
                 break
-            whole, half = telnet.escaped_prefix(data, more) if self.coded else (min(more, len(data)), False)
-            more -= len(telnet.escape(data[:whole])) + half if self.coded else whole
-            self.cursor += whole + half
-            if half:
-                self.out += b"\xff"
-        self._given = tcpinfo.given(self.sock) if self.counted else noted.given
+            more -= self._pass(data, more)
+        if not self.coded:
+            self.cursor += more
+            self._given += more
+            more = 0
+        self._ahead = more
+        self.note()
+
+    def _pass(self, data: bytes, limit: int) -> int:
+        """It was given the beginning of this, up to so many bytes as it is coded: how many."""
+        size = min(limit, len(telnet.escape(data)) if self.coded else len(data))
+        whole, half = telnet.escaped_prefix(data, size) if self.coded else (size, False)
+        self.cursor += whole + half
+        self._given += size
+        if half:
+            self.out += b"\xff"
+        return size
+
+    def nothing_comes_again(self) -> None:
+        """What it was given and no file has is not said again: the VM's connection is over."""
+        self._given += self._ahead
+        self._ahead = 0
         self.note()
 
     def consumed(self) -> int:
@@ -143,6 +162,13 @@ class Client:
         return sent == len(data)
 
     def _put_telnet(self, data: bytes) -> bool:
+        if self._ahead:
+            begin = self.cursor
+            self._ahead -= self._pass(data, self._ahead)
+            data = data[self.cursor - begin :]
+            self.note()
+            if self.out and not self.flush():
+                return False
         wire = telnet.escape(data)
         sent = self._send(wire)
         if sent == len(wire):

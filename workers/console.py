@@ -14,9 +14,10 @@ from vspcd.proto.terminal import Terminal
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.byname import ByName
 from vspcd.unix.failpoint import reached
-from vspcd.unix.logfile import LogFile, LogSettings, Place
+from vspcd.unix.logfile import LogFile
+from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
-from vspcd.unix.page import HEAD, LOG_PLACE, READ_UP_TO, TYPED_FROM
+from vspcd.unix.page import READ_UP_TO, TYPED_FROM
 from workers.client import ATTACH, RAW, TELNET, Client, ClientGone
 from workers.fanout import FanOut
 from workers.keyboard import Keyboard
@@ -38,7 +39,7 @@ HELD_INPUT = 60.0
 
 class Console:
     """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's
-    typing; ``alone()``: the last client has left."""
+    typing; ``alone()``: the last client has left, or the log no longer waits."""
 
     def __init__(
         self,
@@ -60,13 +61,15 @@ class Console:
             shell.log_directory,
             self.id,
             log_settings(shell.settings),
-            shell.changed,
-            self._log_trouble,
-            lambda inode, base: shell.page.put(LOG_PLACE, inode, base),
-            resume=Place(*shell.page.get(LOG_PLACE)[:2], shell.page.get(READ_UP_TO)[2]) if resume else None,
+            shell.page,
+            Ties(
+                shell.changed,
+                self._log_trouble,
+                shell.loop.call_later,
+                lambda: shell.loop.call_later(0, self._show_name),
+            ),
+            shell.page.get(READ_UP_TO)[2] if resume else None,
         )
-        if resume and not self.journal.settings.enabled:
-            self.journal.tail.head = shell.page.words[HEAD]
         self.clients: dict[int, Client] = {}
         self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach)
         self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
@@ -315,9 +318,7 @@ class Console:
 
     def apply_settings(self) -> None:
         """The configuration was read again."""
-        self.journal.settings = log_settings(self.shell.settings)._replace(
-            enabled=self.journal.settings.enabled
-        )
+        self.journal.apply(log_settings(self.shell.settings))
 
     def reopen(self) -> None:
         """Someone may have rotated the log."""
@@ -329,6 +330,7 @@ class Console:
             self.shell.log.error("log-trouble", console=self.id, reason=reason)
         else:
             self.shell.log.info("log-works-again", console=self.id)
+            self.shell.loop.call_later(0, self._alone)
 
     def close(self, reason: str) -> None:
         """Let everybody go, with the reason."""

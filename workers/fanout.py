@@ -16,7 +16,7 @@ from typing import Callable
 from vspcd.core.journal import Buffer
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logfile import LogFile
-from vspcd.unix.page import BYTES_IN, HEAD, NOT_LOGGED
+from vspcd.unix.page import BYTES_IN, HEAD
 from workers.client import CHUNK, Client, ClientGone
 from workers.shell import Shell
 
@@ -54,11 +54,15 @@ class FanOut:
     def say_again(self, head: int) -> None:
         """A dead worker had logged more than it had consumed: the VM's connection will say again what is behind
         ``head``."""
-        if self.journal.settings.enabled:
-            self._logged_already = max(0, self.journal.head - head)
-        else:
-            self.journal.tail.head = head
+        self.journal.missed(head)
+        self._logged_already = max(0, self.journal.head - head)
         self.shell.page.words[HEAD] = head
+
+    def nothing_comes_again(self) -> None:
+        """The VM's connection is over: what clients have seen and no file has, nobody says again."""
+        for client in self._clients.values():
+            client.nothing_comes_again()
+            self.journal.missed(client.cursor)
 
     def _not_logged_yet(self, data: Buffer) -> Buffer:
         known = min(self._logged_already, len(data))
@@ -79,7 +83,6 @@ class FanOut:
         words[HEAD] = base + len(data)
         reached("console.head")
         words[BYTES_IN] += len(data)
-        words[NOT_LOGGED] = self.journal.not_logged
         if self._live:
             self._send_live(data)
         if self._behind:

@@ -97,6 +97,8 @@ class Inheritance:
             connection.leg.note_reading(worker.shell.page)
             console.type_to(connection.leg)
             connection.serve(worker.shell.loop)
+        else:
+            console.fanout.nothing_comes_again()
         if message["move"] is not None:
             worker.moves.resume(message["move"], self._target)
         elif self._target is not None:

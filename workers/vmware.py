@@ -388,9 +388,9 @@ class VmwareWorker:
             self.ended(self.connection, reason)
 
     def idle_if_alone(self) -> None:
-        """Nobody needs this worker when its console has neither a VM nor a client."""
+        """Nobody needs this worker when its console has neither a VM nor a client, and all that was said is logged."""
         alone = self.connection is None and not self.moves.machine.under_way
-        if self.console is not None and alone and not self.console.clients:
+        if self.console is not None and alone and not self.console.clients and not self.console.journal.waits:
             self.shell.tell("idle")
 
     # What the connection brings.

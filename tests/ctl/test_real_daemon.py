@@ -36,6 +36,7 @@ CONTRACT = {
             "port",
             "socket",
             "log",
+            "log_trouble",
         ),
         *("worker", "bytes_in", "bytes_out", "not_logged", "bios_uuid", "location_uuid", "line", "moves"),
         "clients",

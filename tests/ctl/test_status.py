@@ -55,6 +55,11 @@ def test_a_daemon_of_another_version_is_pointed_out(daemons: Daemons) -> None:
     assert "This vspcctl is of version 0.1.0." in daemons(version="0.0.9").ctl("status").stdout
 
 
+def test_a_log_in_trouble_is_pointed_out_with_the_reason(daemons: Daemons) -> None:
+    shown = daemons(console(1, "web01", log_trouble="No space left on device")).ctl("status").stdout
+    assert "Logs in trouble on 1 consoles: web01 (No space left on device)" in shown
+
+
 def test_bytes_that_were_not_logged_are_pointed_out(daemons: Daemons) -> None:
     shown = daemons(console(1, "web01", not_logged=5000)).ctl("status").stdout
     assert "Bytes not logged on 1 consoles: web01 (4.9K)" in shown

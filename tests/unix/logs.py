@@ -7,9 +7,11 @@ import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional
+from typing import Callable, Optional
 
-from vspcd.unix.logfile import LogFile, LogSettings
+from vspcd.unix.logfile import LogFile
+from vspcd.unix.logsettings import LogSettings, Ties
+from vspcd.unix.page import PAGE, Page
 
 STEM = "01234567-89ab-cdef-fedc-ba9800000000"
 
@@ -22,12 +24,25 @@ class Folder:
         self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         self.troubles: list[str] = []
         self.changes = 0
+        self.page = Page(memoryview(bytearray(PAGE)))
+        self.waiting: list[tuple[float, Callable[[], None]]] = []
         self._open: list[LogFile] = []
 
-    def log(self, **settings: object) -> LogFile:
-        made = LogFile(self.fd, STEM, LogSettings(**settings), self._changed, self.troubles.append)  # type: ignore[arg-type]
+    def log(self, resume: Optional[int] = None, **settings: object) -> LogFile:
+        chosen = LogSettings(**{"spool": 0, **settings})  # type: ignore[arg-type]
+        ties = Ties(self._changed, self.troubles.append, self._later)
+        made = LogFile(self.fd, STEM, chosen, self.page, ties, resume)
         self._open.append(made)
         return made
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.waiting.append((seconds, call))
+
+    def tick(self) -> None:
+        """Let the time pass that somebody waits for."""
+        due, self.waiting = self.waiting, []
+        for _, call in due:
+            call()
 
     def _changed(self) -> None:
         self.changes += 1

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unix.logs import STEM, Folder
 from tests.unix.turning import open_descriptors
-from vspcd.unix import logfile
+from vspcd.unix import logfile, logwriter
 from vspcd.unix.logfile import TAIL, LogFile
 
 EVERYTHING = bytes(range(256))
@@ -19,6 +19,7 @@ EVERYTHING = bytes(range(256))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
+    monkeypatch.setattr(logfile, "RETRY", 0.0)
     made = Folder(tmp_path)
     yield made
     made.close()
@@ -232,7 +233,7 @@ def test_an_index_that_grows_without_end_is_rotated_with_its_log(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A VM can make events without saying a byte."""
-    monkeypatch.setattr(logfile, "INDEX_LIMIT", 5000)
+    monkeypatch.setattr(logwriter, "INDEX_LIMIT", 5000)
     log = folder.log(keep=2)
     log.append(b"abc")
     for _ in range(1000):

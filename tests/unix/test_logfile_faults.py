@@ -22,6 +22,7 @@ MARKER = re.compile(rb"\r\n\[vspcd: (\d+) bytes not logged: [^\]]*\]\r\n")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
+    monkeypatch.setattr(logfile, "RETRY", 0.0)
     made = Folder(tmp_path)
     yield made
     made.close()
@@ -29,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
 
 def lose(log: LogFile, size: int) -> None:
     """Say something that the disk does not take."""
-    with disk_full_at(os.stat(log._file).st_size):
+    with disk_full_at(os.stat(log._log.fd).st_size):
         log.append(b"L" * size)
 
 

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.unix.logs import Folder
 from tests.unix.test_logfile import noise, read_all
 from tests.unix.turning import open_descriptors
 from vspcd.core.indexfile import Index
-from vspcd.unix import logfile
+from vspcd.unix import logfile, logindex
 from vspcd.unix.logfile import LogFile
 
 EVERYTHING = bytes(range(256))
@@ -22,6 +23,7 @@ EVERYTHING = bytes(range(256))
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
     monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
+    monkeypatch.setattr(logfile, "RETRY", 0.0)
     made = Folder(tmp_path)
     yield made
     made.close()
@@ -61,6 +63,7 @@ def test_reopening_without_a_rename_changes_nothing(folder: Folder) -> None:
 def test_a_log_that_was_deleted_is_begun_again(folder: Folder) -> None:
     log = folder.log()
     log.append(b"one")
+    log.reopen()
     folder.file().unlink()
     log.reopen()
     log.append(b"two")
@@ -103,7 +106,7 @@ def test_reopening_leaks_no_descriptor(folder: Folder) -> None:
 # Restarts
 
 
-def restarted(folder: Folder, log: LogFile, **settings: object) -> LogFile:
+def restarted(folder: Folder, log: LogFile, **settings: Any) -> LogFile:
     log.close()
     return folder.log(**settings)
 
@@ -202,7 +205,7 @@ def test_a_long_index_does_not_slow_a_start(folder: Folder) -> None:
 def test_the_base_is_found_wherever_it_lies_in_the_index(folder: Folder) -> None:
     folder.file().write_bytes(b"x" * 10)
     line = b"1700000000000 777 mark\n"
-    for before in range(logfile.INDEX_BLOCK // len(line) - 3, logfile.INDEX_BLOCK // len(line) + 3):
+    for before in range(logindex.BLOCK // len(line) - 3, logindex.BLOCK // len(line) + 3):
         folder.file("idx").write_bytes(b"1700000000000 770 base\n" + line * before)
         log = folder.log()
         assert log.head == 780

@@ -156,7 +156,7 @@ def test_a_page_holds_a_known_number_of_clients_and_then_says_so(arena: Arena) -
 
 def test_no_two_words_of_a_page_overlap() -> None:
     single = [pages.HEAD, pages.BYTES_IN, pages.BYTES_OUT, pages.NOT_LOGGED, pages.LEG, pages.INTENT]
-    single += [pages.TYPIST, pages.TYPED_FROM]
+    single += [pages.TYPIST, pages.TYPED_FROM, pages.LOG_TROUBLE, pages.LOG_SEEN]
     pairs = [
         at + offset
         for at in (pages.READ_UP_TO, pages.SENT_UP_TO, pages.LOG_PLACE)

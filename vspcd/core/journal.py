@@ -41,6 +41,11 @@ class Tail:
         if len(self._data) > 2 * self.limit:
             del self._data[: -self.limit]
 
+    def skip(self, head: int) -> None:
+        """What comes next has this position; what was before is gone."""
+        self.head = head
+        self._data.clear()
+
     def read(self, position: int, size: int) -> Optional[bytes]:
         """Up to ``size`` bytes from ``position`` on, None when they are gone from memory."""
         if position < self.start:
@@ -92,6 +97,11 @@ class Segments:
         """Whether there are runs beside the one that grows."""
         return len(self._runs) > 1
 
+    @property
+    def files(self) -> int:
+        """How many files have the runs."""
+        return len({run.fd for run in self._runs})
+
     def unbroken_from(self, head: int) -> int:
         """The first position from which every byte up to ``head`` can be read; ``head`` when there is none."""
         for run in reversed(self._runs):
@@ -101,17 +111,26 @@ class Segments:
         return head
 
     @property
-    def start(self) -> Optional[int]:
-        """The first position of the oldest run, None without any."""
-        return self._runs[0].base if self._runs else None
+    def oldest(self) -> Optional[Segment]:
+        """The oldest run, None without any."""
+        return self._runs[0] if self._runs else None
 
-    def before(self, base: int, fd: int, length: int) -> None:
-        """An older file, all of which comes just before the oldest run."""
-        self._runs.insert(0, Segment(base, 0, fd, length))
+    def before(self, fd: int, at: int, length: int) -> None:
+        """An older run, which comes just before the oldest one."""
+        self._runs.insert(0, Segment(self._runs[0].base - length, at, fd, length))
 
     def begin(self, base: int, at: int, fd: int, length: int = 0) -> None:
         """What follows lies elsewhere: behind a gap, or in another file."""
         self._runs.append(Segment(base, at, fd, length))
+
+    def forget(self, fd: int) -> None:
+        """What this descriptor had is not there any more."""
+        self._runs = [run for run in self._runs if run.fd != fd]
+
+    def close(self) -> set[int]:
+        """Forget all; returns descriptors to close."""
+        fds, self._runs = {run.fd for run in self._runs}, []
+        return fds
 
     def locate(self, position: int) -> Optional[tuple[int, int, int]]:
         """Where ``position`` can be read: descriptor, byte in the file, bytes from there on. None when nowhere."""

@@ -117,7 +117,11 @@ def _total(key: str, value: float) -> str:
 
 
 def _unlogged(consoles: list[Record]) -> Iterator[Line]:
-    """Which consoles have lost bytes of their log."""
+    """Which consoles have a log in trouble, and which have lost bytes of it."""
+    stuck = [f"{shown_name(c)} ({visible(str(c['log_trouble']))})" for c in consoles if c.get("log_trouble")]
+    if stuck:
+        names = ", ".join(stuck[:UNLOGGED_SHOWN]) + (", …" if len(stuck) > UNLOGGED_SHOWN else "")
+        yield Line(f"Logs in trouble on {len(stuck)} consoles: {names}", "red")
     lossy = [f"{shown_name(c)} ({table.size(c['not_logged'])})" for c in consoles if c.get("not_logged")]
     if lossy:
         names = ", ".join(lossy[:UNLOGGED_SHOWN]) + (", …" if len(lossy) > UNLOGGED_SHOWN else "")

@@ -1,61 +1,49 @@
-"""A console's log: the file that holds exactly the VM's bytes, and its index beside it.
+"""A console's log: the journal of what the VM said, in memory and in files.
 
-Does: appends, rotates by size, reopens after someone renamed the file, reads any position that is still
-there.
-Owns: the descriptors of the log, of its index and of rotated files that a slow client still reads.
-Never: opens a name that a VM chose (the stem is a checked identity); stops the console when the disk does:
-what cannot be written is counted, marked in the log and in the index, and writing goes on as soon as it can.
+Does: appends, spools what the files do not take and writes it there as soon as they do, looks after the files once a
+second while the VM talks, reads any position that is still there.
+Owns: the in-memory tail, the files (through ``logwriter``), the spool, the descriptors that slow clients still read.
+Never: opens a name that a VM chose (the stem is a checked identity); stops the console when the disk does.
 
-The index is text, ``<unix ms> <journal position> <word> [JSON object]`` a line. ``base`` says that from here
-on position p lies at byte p - base of the file; ``mark`` that a position was reached at that time.
+While all is well, a chunk costs one write. In trouble, it goes to the spool; what does not fit there is counted. Then
+the log is tried again a few times a second, by a timer, so that it goes on even when the VM has fallen silent: first
+what is spooled, then a marker for what is missing, then what the VM says. With logging off the same is done with two
+small files in the run directory, for clients that lag, and nothing is ever spooled, counted or marked.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import time
-from typing import Callable, NamedTuple, Optional
+from typing import Optional
 
-from vspcd.core.indexfile import parse_line
+from vspcd.core import logspace
 from vspcd.core.journal import Buffer, Segments, Tail
+from vspcd.unix.diskspace import DiskSpace
+from vspcd.unix.failpoint import reached
+from vspcd.unix.lognotes import Notes, why
+from vspcd.unix.logsettings import LogSettings, Ties
+from vspcd.unix.logwriter import writer
+from vspcd.unix.page import Page
+from vspcd.unix.spool import Spool
 
 TAIL = 65536
-MARK_EVERY = 1.0
+LOOK_EVERY = 1.0
 SYNC_EVERY = 0.4
 ROTATE_RETRY = 1.0
-ROTATING = 0  # no file has this inode: the next one begins at the position beside it
+RETRY = 0.25
+COPY = 65536
+COPY_AT_ONCE = 4 << 20  # bytes that one try brings from the spool to the log, so that others get their turn
 MAX_SEGMENTS = 32
-INDEX_BLOCK = 65536
-INDEX_LIMIT = 16 << 20  # bytes; a VM that only makes events must not fill the disk with them
-POSITION_LIMIT = 1 << 60  # no console ever says that much: a larger number is damage
-FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-MODE = 0o640
-
-
-class LogSettings(NamedTuple):
-    """The ``log`` section as the worker needs it. Sizes in bytes; ``sync``: interval, always or never."""
-
-    enabled: bool = True
-    max_size: int = 64 << 20
-    keep: int = 5
-    sync: str = "interval"
-
-
-class Place(NamedTuple):
-    """Where a log stands: the file's inode, the position of its first byte; ``head`` if neither can be believed."""
-
-    inode: int
-    base: int
-    head: int
 
 
 class LogFile:
-    """The journal of one console: an in-memory tail, and the log files when logging is on.
+    """The journal of one console, whose identity is ``stem``.
 
-    ``directory`` is an open descriptor of the log directory, ``stem`` the console's identity. ``changed`` is
-    called at most every 0.4 s with new bytes in the file, so that somebody can bring them to the disk;
-    ``trouble`` when writing begins or ceases to fail, with the reason or an empty text.
+    ``directory`` is an open descriptor of the log directory, which may come to be one of another directory when the
+    first is removed. ``resume``: go on for a dead worker, whose notes are in the page, and which was through with what
+    lies before this position.
     """
 
     def __init__(
@@ -63,33 +51,30 @@ class LogFile:
         directory: int,
         stem: str,
         settings: LogSettings,
-        changed: Callable[[], None],
-        trouble: Callable[[str], None],
-        placed: Callable[[int, int], None] = lambda _inode, _base: None,
-        resume: Optional[Place] = None,
+        page: Page,
+        ties: Ties,
+        resume: Optional[int] = None,
     ) -> None:
         self.stem = stem
         self.settings = settings
-        self.not_logged = 0
-        self._directory = directory
-        self._changed = changed
-        self._trouble = trouble
-        self._placed = placed
-        self._resume_at = resume
-        self._segments = Segments()
-        self._file = -1
-        self._index = -1
-        self._size = 0
-        self._index_size = 0
-        self._gap = 0
-        self._gapped = False
-        self._failing = ""
-        self._rotate_again = 0.0
-        self._last_mark = 0.0
-        self._last_sync = 0.0
         self.tail = Tail(TAIL)
-        if settings.enabled:
-            self._open(None)
+        self._plan = settings.in_force()
+        self._ties = ties
+        self._notes = Notes(page, settings.enabled)
+        self._segments = Segments()
+        self._spool = Spool(settings.spool_dir, stem, self._plan.spool)
+        self._log = writer(settings, directory, stem, self._notes, self._segments, ties)
+        self._stored = 0  # the end of what is in the log or waits to be written there
+        self._missing = 0  # bytes that no marker stands for yet
+        self._trouble = 0
+        self._retry_at = 0.0
+        self._waits = False
+        self._rotate_again = 0.0
+        self._last_sync = 0.0
+        self._last_look = 0.0
+        self._space = DiskSpace(self._log)
+        self.apply(settings)
+        self._begin(resume)
 
     @property
     def head(self) -> int:
@@ -97,210 +82,260 @@ class LogFile:
         return self.tail.head
 
     @property
+    def waits(self) -> bool:
+        """Whether something is still to be written, as soon as the log takes it."""
+        return self.settings.enabled and self._log.end < self.head
+
+    @property
     def name(self) -> str:
         """The log file's name in its directory."""
         return f"{self.stem}.log"
 
+    @property
+    def not_logged(self) -> int:
+        """Bytes that are not in the log and will not be."""
+        return self._log.lost + self._missing if self.settings.enabled else 0
+
+    def apply(self, settings: LogSettings) -> None:
+        """Other settings; whether there is a log at all stays as it is."""
+        self.settings = settings._replace(enabled=self.settings.enabled)
+        plan = self._plan = self.settings.in_force()
+        self._spool.limit = plan.spool
+        self._log.limit = logspace.limit(plan.max_size, plan.quota, plan.keep)
+        self._log.keep = plan.keep
+        self._log.quota = plan.quota
+
+    # Beginning.
+
+    def _begin(self, resume: Optional[int]) -> None:
+        failed, told = 0, resume or 0
+        try:
+            if resume is None or not self._notes.placed:
+                told = max(told, self._log.begin())
+            else:
+                self._log.resume(resume)
+            self._log.fit()
+        except OSError as error:
+            failed = error.errno or errno.EIO
+        if self._is_spooled(bool(failed), resume is not None):
+            self._stored = self._spool.end
+        elif resume is None and told > self._log.end:
+            # The log was moved away while nobody wrote it: positions do not go back.
+            self._log.go_to(told)
+        self._stored = max(self._stored, self._log.end)
+        self.tail.head = max(self._stored, told)
+        self._space.begin(self.head)
+        self._missing = self.head - self._stored + max(0, self._spool.base - self._log.end)
+        self._notes.missed(self.not_logged)
+        if failed or self.head > self._log.end:
+            self._fail(failed or self._notes.trouble or errno.EIO, self._stored)
+            if not failed:
+                self.retry()
+        else:
+            self._notes.trouble = 0
+
+    def _is_spooled(self, failed: bool, resume: bool) -> bool:
+        """Whether an earlier process has left something to be logged."""
+        log, spool = self._log, self._spool
+        if not self.settings.enabled or not spool.find():
+            return False
+        if failed or (not resume and spool.base > log.end):
+            log.go_to(spool.base)
+        elif spool.end <= log.end:
+            spool.clear()  # all of it is in the log
+        return spool.end > 0
+
     # Writing.
 
     def append(self, data: Buffer) -> None:
-        """Take what the VM said. Never raises: what the disk refuses is counted."""
-        if self.settings.enabled:
-            self._log(data)
+        """Take what the VM said. Never raises: what the disk refuses is spooled, or counted."""
+        view = memoryview(data)
+        if self._trouble and time.monotonic() >= self._retry_at:
+            self.retry()
+        done = 0 if self._trouble else self._write(view)
+        if done < len(view):
+            self._put_aside(view[done:])
         self.tail.append(data)
 
-    def _log(self, data: Buffer) -> None:
-        if self._gapped and not self._resume():
-            self._lose(len(data), self._failing)
-            return
-        self._mark()
-        view = memoryview(data)
-        done = 0
+    def _write(self, view: memoryview) -> int:
+        """Write to the log: how much that was. When it was not all, the log is in trouble."""
+        log, done = self._log, 0
+        now = time.monotonic()
         try:
+            if now - self._last_look >= LOOK_EVERY:
+                self._look(now)
             while done < len(view):
-                if self._due_to_rotate(self._size >= self.settings.max_size):
-                    # What this call has written so far is not yet in the head.
-                    self._rotate(self.head + done)
-                done += self._write(view[done:])
-            if self.settings.sync == "always":
-                os.fdatasync(self._file)
+                if log.full and now >= self._rotate_again:
+                    self._rotate(now)
+                done += log.write(view[done:])
+            self._sync(now)
         except OSError as error:
-            self._lose(len(view) - done, os.strerror(error.errno or 0))
+            self._fail(error.errno or errno.EIO, max(log.end, self.head + done))
+        return done
 
-    def _write(self, data: memoryview) -> int:
-        """Write what the file has room for before it is rotated, at least something: how much. Raises OSError."""
-        room = self.settings.max_size - self._size
-        size = os.write(self._file, data[:room] if 0 < room < len(data) else data)
-        self._wrote(size)
-        return size
+    def _sync(self, now: float) -> None:
+        sync = self._plan.sync
+        if sync == "always":
+            reached("log.sync")
+            os.fdatasync(self._log.fd)
+            reached("log.synced")
+        elif sync == "interval" and now - self._last_sync >= SYNC_EVERY:
+            self._last_sync = now
+            self._ties.changed()
 
-    def _due_to_rotate(self, full: bool) -> bool:
-        full = full or self._index_size >= INDEX_LIMIT
-        return full and time.monotonic() >= self._rotate_again
-
-    def _wrote(self, size: int) -> None:
-        self._size += size
-        current = self._segments.current
-        if current is not None:
-            current.length += size
-        if self.settings.sync == "interval":
-            now = time.monotonic()
-            if now - self._last_sync >= SYNC_EVERY:
-                self._last_sync = now
-                self._changed()
-
-    def _lose(self, size: int, reason: str) -> None:
-        self._gapped = True
-        self._gap += size
-        self.not_logged += size
-        if reason != self._failing:
-            self._failing = reason
-            self._trouble(reason)
-
-    def _resume(self) -> bool:
-        """Write the marker for what was lost; whether the log takes bytes again."""
-        if self._file < 0 and not self._open(self.head):
-            return False
-        if not self._mark_gap():
-            return False
-        self._gapped, self._gap, self._failing = False, 0, ""
-        self._segments.begin(self.head, self._size, self._file)
-        self._base(self.head - self._size)
-        self._placed(os.fstat(self._file).st_ino, max(0, self.head - self._size))
-        self._trouble("")
-        return True
-
-    def _mark_gap(self) -> bool:
-        """Say in the log how much is missing; whether that could be written."""
-        if not self._gap:
-            return True
-        marker = f"\r\n[vspcd: {self._gap} bytes not logged: {self._failing}]\r\n".encode()
+    def _rotate(self, now: float) -> None:
+        """Begin another file. Raises OSError when there is none to write to."""
         try:
-            done = os.write(self._file, marker)
-        except OSError:
-            return False
-        self._size += done
-        if done < len(marker):
-            return False
-        self.event("lost", {"bytes": self._gap})
-        return True
-
-    # Opening, rotating.
-
-    def _open(self, head: Optional[int]) -> bool:
-        """Open log and index; ``head`` None finds out where the journal stands."""
-        try:
-            self._file = os.open(self.name, FLAGS | os.O_RDWR, MODE, dir_fd=self._directory)
-            self._index = os.open(f"{self.stem}.idx", FLAGS | os.O_RDWR, MODE, dir_fd=self._directory)
+            self._log.rotate()
         except OSError as error:
-            self._close()
-            self._lose(0, os.strerror(error.errno or 0))
-            return False
-        self._size = os.fstat(self._file).st_size
-        self._index_size = os.fstat(self._index).st_size
-        if head is None and self._resume_at is not None:
-            head = self._resumed_head(self._resume_at)
-            self.tail.head = head
-            self._segments.begin(head - self._size, 0, self._file, self._size)
-        elif head is None:
-            base, last = self._index_end()
-            self._segments.begin(base, 0, self._file, self._size)
-            # The log may have been moved away while nobody wrote it: positions do not go back.
-            head = max(base + self._size, last)
-            self.tail.head = head
-        if self._segments.end != head or self._segments.fd != self._file:
-            self._segments.begin(head, self._size, self._file)
-        self._base(head - self._size)
-        self._placed(os.fstat(self._file).st_ino, head - self._size)
-        return True
-
-    def _resumed_head(self, place: Place) -> int:
-        """Where the journal stands after a dead worker: the file tells, unless it was just being replaced."""
-        if os.fstat(self._file).st_ino == place.inode:
-            return place.base + self._size
-        return place.base if place.inode == ROTATING else place.head
-
-    def _index_end(self) -> tuple[int, int]:
-        """The base in force at the end of the index and the last position that it knows; zeros in an empty one."""
-        end = os.fstat(self._index).st_size
-        last: Optional[int] = None
-        cut = b""
-        while end > 0:
-            begin = max(0, end - INDEX_BLOCK)
-            lines = (os.pread(self._index, end - begin, begin) + cut).split(b"\n")
-            if begin:
-                cut = lines.pop(0)
-            for entry in filter(None, map(parse_line, reversed(lines))):
-                if abs(entry.position) > POSITION_LIMIT:
-                    continue
-                if entry.word == "base":
-                    return entry.position, entry.position if last is None else last
-                if last is None:
-                    last = entry.position
-            end = begin
-        return 0, last or 0
-
-    def _rotate(self, head: int) -> None:
-        """Rename the files one further and begin new ones; readers keep the old."""
-        self.event("rotated", {}, at=head)
-        self._placed(ROTATING, head)
-        try:
-            for suffix in ("log", "idx"):
-                self._shift(suffix)
-        except OSError as error:
+            if self._log.fd < 0:
+                raise
             # A directory that refuses to rename must not cost a rotation per write.
-            self._rotate_again = time.monotonic() + ROTATE_RETRY
-            self._trouble(f"cannot rotate: {os.strerror(error.errno or 0)}")
-            self._placed(os.fstat(self._file).st_ino, head - self._size)
-            return
-        self._begin_file(head)
+            self._rotate_again = now + ROTATE_RETRY
+            self._ties.trouble(f"cannot rotate: {os.strerror(error.errno or 0)}")
+        else:
+            self._space.check(now, self.head, self._plan)
 
-    def _shift(self, suffix: str) -> None:
-        names = [
-            f"{self.stem}.{suffix}",
-            *(f"{self.stem}.{suffix}.{n}" for n in range(1, self.settings.keep + 1)),
-        ]
+    def _put_aside(self, view: memoryview) -> None:
+        """The log does not take this."""
+        kept = 0 if self._missing else self._spool.put(self._stored, view)
+        self._stored += kept
+        if kept < len(view):
+            self._missing += len(view) - kept
+            self._notes.missed(self.not_logged)
+
+    def missed(self, head: int) -> None:
+        """What the VM said up to this position, if that is further than the head, is not to be had any more."""
+        if head > self.head:
+            self._missing += head - self.head
+            self.tail.skip(head)
+            self._notes.missed(self.not_logged)
+            if not self._trouble:
+                self._fail(errno.EIO, self._stored)
+
+    # Trouble.
+
+    def _fail(self, code: int, stored: int) -> None:
+        """The log takes nothing; up to ``stored`` it has everything, or something has that can be copied."""
+        self._notes.trouble = code
+        if not self._trouble:
+            self._stored = stored
+        if code != self._trouble and self.settings.enabled:
+            self._ties.trouble(why(code))
+        self._trouble = code
+        self._try_again(RETRY)
+
+    def _try_again(self, seconds: float) -> None:
+        self._retry_at = time.monotonic() + seconds
+        if not self._waits and self.settings.enabled:
+            self._waits = True
+            self._ties.later(seconds, self._tick)
+
+    def _tick(self) -> None:
+        self._waits = False
+        if self._trouble:
+            self.retry()
+
+    def retry(self) -> None:
+        """See whether the log takes bytes again, and write what waits."""
         try:
-            if len(names) == 1:
-                os.unlink(names[0], dir_fd=self._directory)
-        except FileNotFoundError:
-            pass
-        for older, newer in zip(reversed(names[1:]), reversed(names[:-1])):
-            try:
-                os.rename(newer, older, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-            except FileNotFoundError:
-                pass
+            self._space.check(time.monotonic(), self.head, self._plan)
+            self._look_after()
+            self._catch_up()
+        except OSError as error:
+            self._fail(error.errno or errno.EIO, self._stored)
+            return
+        if self._log.end < self.head:
+            self._try_again(0.0)
+        else:
+            self._recovered()
 
-    def _begin_file(self, head: int) -> None:
-        self._close_index()
-        self._file = -1  # the segment keeps the descriptor
-        self._open(head)
+    def _look_after(self) -> None:
+        """See that there is a file to write to. Raises OSError."""
+        log, now = self._log, time.monotonic()
+        if log.fd < 0:
+            log.open()
+            if log.end > self.head:
+                log.go_back(self.head)
+        elif now - self._last_look >= LOOK_EVERY:
+            self._last_look = now
+            if not log.look():
+                log.replace()
+
+    def _catch_up(self) -> None:
+        """Write what waits, and a marker for what is missing. Raises OSError."""
+        log, budget = self._log, COPY_AT_ONCE
+        log.cut()
+        while log.end < self.head and budget > 0:
+            data = self._waiting(log.end)
+            if not data:
+                self._skip()
+                continue
+            now = time.monotonic()
+            if log.full and now >= self._rotate_again:
+                self._rotate(now)
+            budget -= log.write(memoryview(data))
+            reached("log.copied")
+        if self._plan.sync == "always":
+            os.fdatasync(log.fd)
+
+    def _waiting(self, position: int) -> bytes:
+        """What is kept elsewhere at this position: in the spool, or in a file that has lost its name."""
+        data = self._spool.read(position, COPY)
+        place = None if data else self._segments.locate(position)
+        if place is not None:
+            fd, at, length = place
+            data = os.pread(fd, min(COPY, length), at)
+        return data
+
+    def _skip(self) -> None:
+        """What comes next is missing."""
+        log, base = self._log, self._spool.base
+        until = base if log.end < base < self._spool.end else self.head
+        size = until - log.end
+        log.skip(until, self._trouble or self._notes.trouble)
+        self._missing = max(0, self._missing - size)
+        self._notes.missed(self.not_logged)
+
+    def _recovered(self) -> None:
+        reached("log.recovered")
+        self._spool.clear()
+        reached("log.cleared")
+        self._trouble = self._missing = 0
+        self._notes.trouble = 0
+        self._notes.missed(self.not_logged)
+        if self.settings.enabled:
+            self._ties.trouble("")
+            self._sync(time.monotonic())
+
+    # Once a second.
+
+    def _look(self, now: float) -> None:
+        """See after the files. Raises OSError."""
+        log = self._log
+        self._last_look = now
+        if log.index is not None:
+            log.index.mark(self.head)
+        self._space.check(now, self.head, self._plan)
+        if not log.look():
+            self._replace()
+
+    def _replace(self) -> None:
+        """The file has lost its name."""
+        self._log.replace()
+        while self._log.end < self.head:
+            self._catch_up()
+        self._notes.trouble = 0
 
     def reopen(self) -> None:
         """Someone may have renamed the files: go on in those that now bear the names. Nothing is lost."""
-        if not self.settings.enabled or self._file < 0:
+        if self._trouble or not self.settings.enabled:
             return
-        if not self._is_ours(self.name, self._file):
-            self.event("reopened", {})
-            self._placed(ROTATING, self.head)
-            self._begin_file(self.head)
-        elif not self._is_ours(f"{self.stem}.idx", self._index):
-            self._close_index()
-            self._reopen_index()
-
-    def _reopen_index(self) -> None:
         try:
-            self._index = os.open(f"{self.stem}.idx", FLAGS | os.O_RDWR, MODE, dir_fd=self._directory)
+            if not self._log.look():
+                self._replace()
         except OSError as error:
-            self._trouble(f"no index: {os.strerror(error.errno or 0)}")
-        self._base(self.head - self._size)
-
-    def _is_ours(self, name: str, fd: int) -> bool:
-        try:
-            there, ours = os.stat(name, dir_fd=self._directory, follow_symlinks=False), os.fstat(fd)
-        except OSError:
-            return False
-        return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
+            self._fail(error.errno or errno.EIO, self.head)
 
     # Reading.
 
@@ -318,8 +353,8 @@ class LogFile:
         """Up to ``size`` bytes from ``position`` on; empty at the head, None when that place is gone."""
         if position >= self.head:
             return b""
-        data = self.tail.read(position, size)
-        if data is not None:
+        data = self.tail.read(position, size) or self._spool.read(position, size)
+        if data:
             return data
         place = self._segments.locate(position)
         if place is None:
@@ -332,68 +367,45 @@ class LogFile:
 
     def reach(self, position: int) -> None:
         """Open rotated files as far back as this position, for a reader who stood there before this process began."""
-        for number in range(1, self.settings.keep + 1):
-            oldest = self._segments.start
-            if oldest is None or oldest <= position:
+        while (oldest := self._segments.oldest) is not None and oldest.base > position:
+            if not self._log.read_before():
                 return
-            try:
-                fd = os.open(f"{self.stem}.log.{number}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-            except OSError:
-                return
-            size = os.fstat(fd).st_size
-            self._segments.before(oldest - size, fd, size)
 
     def next_readable(self, position: int) -> int:
         """Where a reader can go on whose ``position`` is gone."""
-        found = self._segments.next_after(position)
-        return self.tail.start if found is None else min(found, self.tail.start)
+        found = [self.tail.start, self._segments.next_after(position)]
+        if self._spool.end > self._spool.base > position:
+            found.append(self._spool.base)
+        return min(place for place in found if place is not None)
 
     def release(self, needed_from: int) -> None:
         """No reader stands before ``needed_from``: older files can be closed."""
-        for fd in self._segments.release(needed_from, MAX_SEGMENTS):
-            if fd != self._file:
+        most = MAX_SEGMENTS if self.settings.enabled else self._plan.keep + 1
+        for fd in self._segments.release(needed_from, most):
+            if fd != self._log.fd:
                 os.close(fd)
 
-    # The index.
-
-    def _mark(self) -> None:
-        now = time.time()
-        if abs(now - self._last_mark) >= MARK_EVERY:
-            self._last_mark = now
-            self._write_index(f"{int(now * 1000)} {self.head} mark\n")
+    # Events and the end.
 
     def event(self, word: str, facts: dict[str, object], at: Optional[int] = None) -> None:
         """Note an event at this position, or at ``at``."""
-        if at is None and self._due_to_rotate(False):
-            self._rotate(self.head)
-        position = self.head if at is None else at
-        text = f" {json.dumps(facts, separators=(',', ':'))}" if facts else ""
-        self._write_index(f"{int(time.time() * 1000)} {position} {word}{text}\n")
-
-    def _base(self, base: int) -> None:
-        self._write_index(f"{int(time.time() * 1000)} {base} base\n")
-
-    def _write_index(self, line: str) -> None:
-        if self._index >= 0:
-            try:
-                self._index_size += os.write(self._index, line.encode())
-            except OSError:
-                pass  # the log itself tells of a disk in trouble
-
-    def _close_index(self) -> None:
-        if self._index >= 0:
-            os.close(self._index)
-            self._index = -1
-
-    def _close(self) -> None:
-        self._close_index()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        log, now = self._log, time.monotonic()
+        try:
+            if log.fd >= 0 and not self._trouble and log.full and now >= self._rotate_again:
+                self._rotate(now)
+        except OSError as error:
+            self._fail(error.errno or errno.EIO, self.head)
+        log.event(word, facts, self.head if at is None else at)
 
     def close(self) -> None:
-        """Let go of all files."""
-        for fd in self._segments.release(self.head + 1, 0):
-            if fd != self._file:
+        """Let go of all files. What was kept for clients alone is removed."""
+        if self._trouble:
+            self.retry()
+        self._trouble = 0
+        for fd in self._segments.close():
+            if fd != self._log.fd:
                 os.close(fd)
-        self._close()
+        self._log.close()
+        self._spool.close()
+        if not self.settings.enabled:
+            self._log.remove_all()

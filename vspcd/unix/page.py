@@ -31,6 +31,8 @@ LEG = 4  # number of the leg that is connected, 0 without one
 INTENT = 5  # whose bytes the next send to the leg carries: a client's number, 0 for replies
 TYPIST = 6  # the client whose batch is on its way, 0 for none
 TYPED_FROM = 7  # bytes consumed from that client when its batch began
+LOG_TROUBLE = 8  # why the log takes nothing (see lognotes), 0 when it does
+LOG_SEEN = 9  # journal position up to which the log file is known to have had its name
 
 # Groups of facts: the word that says which slot is in force, then two slots of FACTS words.
 FACTS = 4
@@ -38,7 +40,7 @@ READ_UP_TO = 16  # a leg's number, bytes consumed from it, the journal position 
 SENT_UP_TO = (
     25  # a leg's number, bytes given to it, bytes of the batch on its way that are out, all replies given
 )
-LOG_PLACE = 34  # inode of the log file, and the position that its first byte has
+LOG_PLACE = 34  # where the log file stands, see lognotes
 
 CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
