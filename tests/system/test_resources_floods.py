@@ -20,6 +20,7 @@ from tests.system.vm import IAC, SB, VMWARE, FakeVm, close_all, dial_all
 from tests.system.wait import Deadline, throughout, until
 
 PATIENT = "proxy.handshake_timeout=60s"
+VERY_PATIENT = "proxy.handshake_timeout=10m"  # so many forks take minutes on a busy machine
 MIB = 1 << 20
 SOON = 1.0  # of an answer on a busy machine; alone it takes less than a millisecond
 AT_ONCE = 10.0  # far below the deadline of those who are silent
@@ -95,15 +96,16 @@ def test_vms_do_not_wait_behind_silent_peers(start_daemon: StartDaemon, stack: E
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_vms_do_not_wait_behind_thousands_of_silent_and_slow_peers(
     start_daemon: StartDaemon, stack: ExitStack, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    daemon = start_daemon(PATIENT, "proxy.max_pending=3000")
+    daemon = start_daemon(VERY_PATIENT, "proxy.max_pending=3000")
     silent = [sock for host in range(2, 5) for sock in knock(daemon.proxy, 800, f"127.0.0.{host}")]
     stack.callback(close, silent)
     for sock in silent[::2]:
         sock.sendall(bytes([IAC]))
-    until(lambda: daemon.status()["totals"]["pending"] == len(silent), "all are being waited for", 60)
+    until(lambda: daemon.status()["totals"]["pending"] == len(silent), "all are being waited for", 200)
     begun = time.monotonic()
     vms = dial_all(daemon.proxy, [{"name": f"vm{number}"} for number in range(100)])
     stack.callback(close_all, vms)
@@ -176,6 +178,7 @@ def test_a_vm_that_says_all_it_can_delays_nobody(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)
 def test_1000_vms_at_once(
     start_daemon: StartDaemon,
     stack: ExitStack,
@@ -183,12 +186,12 @@ def test_1000_vms_at_once(
     record_property: Callable[[str, object], None],
 ) -> None:
     """Demand: all identified within 5 s."""
-    daemon = start_daemon(PATIENT)
+    daemon = start_daemon(VERY_PATIENT)
     estate = [{"name": f"vm{number:04}", "source": f"127.0.1.{number % 10}"} for number in range(1000)]
     begun = time.monotonic()
     vms = dial_all(daemon.proxy, estate)
     stack.callback(close_all, vms)
-    until(lambda: connected(daemon) == len(estate), "all are connected", 60)
+    until(lambda: connected(daemon) == len(estate), "all are connected", 200)
     took = time.monotonic() - begun
     until(lambda: settled(daemon) == len(estate), "all are named and open", 60)
     record_property("identified_s", round(took, 1))
