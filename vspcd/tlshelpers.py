@@ -180,8 +180,17 @@ class TlsHelpers:
 
     def _leg_ended(self, helper: TlsHelper, message: Message) -> None:
         helper.legs.discard(message["leg"])
-        if helper.retiring and not helper.legs:
+        if not helper.legs and (helper.retiring or self._is_spare(helper)):
+            helper.retiring = True
             self._quit(helper)
+
+    def _is_spare(self, helper: TlsHelper) -> bool:
+        """Whether another one can take what comes: after a storm there are many that have nothing to do."""
+        return any(
+            other.clients == helper.clients and not other.retiring and len(other.legs) <= LEGS_PER_HELPER // 2
+            for other in self.helpers.values()
+            if other is not helper
+        )
 
     def renew(self) -> None:
         """New connections go to new helpers; those that there are end with their last connection."""

@@ -15,13 +15,23 @@ from tests.system.conftest import StartDaemon
 from tests.system.daemon import Daemon, Json
 from tests.system.payload import numbered
 from tests.system.simulator import Simulator
-from tests.system.tls_peers import Pair, TlsVm, dialled, events, self_signed, tls_helpers, vanish
+from tests.system.tls_peers import (
+    Pair,
+    TlsVm,
+    dialled,
+    events,
+    self_signed,
+    silent_ones,
+    tls_helpers,
+    vanish,
+)
 from tests.system.vm import VC_UUID, FakeVm, Sub, uuid_text, vmware
 from tests.system.wait import Deadline, throughout, until
 
 TAKEN_OVER_WITHIN = 6.0
 """Two seconds of grace for the old host, and what a busy machine adds."""
 
+CLIENT_HELLO = b"\x16\x03\x01"  # and no more
 HOME, ELSEWHERE = "127.0.0.1", "127.0.0.2"
 KINDS = pytest.mark.parametrize("old", [FakeVm, TlsVm]), pytest.mark.parametrize("new", [FakeVm, TlsVm])
 
@@ -183,6 +193,17 @@ def test_vms_come_back_after_the_death_of_their_tls_helper(daemon: Daemon, stack
     assert helper not in tls_helpers(daemon)
     client.send(b"hello again")
     client.read_until(b"hello again")
+
+
+def test_helpers_that_a_storm_needed_go_when_it_is_over(daemon: Daemon, stack: ExitStack) -> None:
+    with ExitStack() as storm:
+        silent_ones(daemon.proxy, CLIENT_HELLO, 150, storm)
+        until(lambda: daemon.status()["totals"]["pending"] == 150, "all are being waited for")
+        assert len(tls_helpers(daemon)) > 2
+    until(lambda: len(tls_helpers(daemon)) == 1, "one is left")
+    assert "tls-helper-died" not in daemon.log()
+    vm = stack.enter_context(dialled(daemon, TlsVm(daemon.proxy)))
+    daemon.wait_state(vm.name, "connected")
 
 
 def test_the_death_of_a_tls_helper_is_in_the_logs(daemon: Daemon, stack: ExitStack) -> None:
