@@ -172,6 +172,31 @@ def test_what_waits_in_the_spool_outlives_the_daemon(
     assert joined(stream.log) == stream.said
 
 
+def test_neither_an_upgrade_nor_the_masters_death_costs_what_waits(
+    disk: Disk, start: StartDaemon, stack: ExitStack
+) -> None:
+    stream = Stream(start("log.spool=64K"), stack)
+    stream.say(1000)
+    disk.fill()
+    stream.say(1500)
+    before = stream.daemon.worker(stream.name)
+    assert stream.daemon.ctl("upgrade", "--workers").returncode == 0
+    assert stream.daemon.worker(stream.name) != before
+    stream.say(500)
+    processes.kill(stream.daemon.pid)
+    stream.daemon.wait_end()
+    stream.daemon.start()
+    stream.daemon.wait_state(stream.name, "connected")
+    stream.say(500)
+    counted = stream.not_logged()
+    disk.make_room()
+    wait_works(stream.daemon, stream.name)
+    stream.say(10)
+    stream.wait_complete()
+    lost = missing(joined(stream.log), stream.said)
+    assert lost == counted == stream.not_logged() == stream.told_by_index() > 0
+
+
 def test_what_waits_is_logged_when_vm_and_client_are_gone(
     disk: Disk, start: StartDaemon, stack: ExitStack
 ) -> None:
