@@ -200,7 +200,7 @@ def test_neither_an_upgrade_nor_the_masters_death_costs_what_waits(
 def test_what_waits_is_logged_when_vm_and_client_are_gone(
     disk: Disk, start: StartDaemon, stack: ExitStack
 ) -> None:
-    stream = Stream(start(), stack)
+    stream = Stream(start(), stack, kind=TelnetClient)  # which is gone as soon as it closes
     stream.say(1000)
     disk.fill()
     stream.say(1000)
