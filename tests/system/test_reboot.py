@@ -135,7 +135,7 @@ def test_a_damaged_port_map_is_kept_beside_the_new_one(
     damage: Callable[[Path], None], daemon: Daemon, stack: ExitStack
 ) -> None:
     stack.enter_context(daemon.dial())
-    power_fails(daemon)
+    daemon.stop()  # so that nothing is left of a change that was under way
     path = daemon.root / "state" / "portmap.db"
     damage(path)
     broken = path.read_bytes()
