@@ -199,6 +199,7 @@ class Keyboard:
             if not batch.client.counted:
                 # Nobody could tell whether these bytes were consumed: sooner type them twice than never.
                 self._page.words[TYPIST] = 0
+                reached("typing.doubt")
             batch.client.done(batch.typed)
             reached("typing.done")
             if not batch.client.heard:

@@ -128,9 +128,13 @@ class FakeVm:
         self.data = bytearray()
         self.closed = False
         self._buffer = bytearray()
-        self.socket = socket.create_connection(proxy, timeout=PATIENCE, source_address=(source, 0))
+        self.socket = self.dialled(proxy, source)
 
     # The connection
+
+    def dialled(self, proxy: tuple[str, int], source: str) -> socket.socket:
+        """A connection to vspcd's VM port."""
+        return socket.create_connection(proxy, timeout=PATIENCE, source_address=(source, 0))
 
     def __enter__(self) -> FakeVm:
         return self

@@ -108,6 +108,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "leg.noted": "it is noted how much was sent",
         "typing.sent": "the whole batch is out, the client's socket has it still",
         "typing.settled": "the batch is settled, the client's socket has it still",
+        "typing.doubt": "the typist cannot be counted and is noted no more, the client's socket has it still",
         "typing.done": "the client's socket has forgotten it, the client is noted as typing still",
         "typing.over": "nobody is noted as typing",
         "typing.half": "half an escape was sent",
