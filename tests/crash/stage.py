@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, NamedTuple, Optional
 
-from tests.crash import peers
+from tests.crash import kinds, peers
 from tests.crash.peers import CTL, RAW, TELNET, UNIX, Client, Guest, NarrowVm, Seat
 from tests.crash.shuffle import Shuffle
 from tests.crash.wire import Speech
@@ -191,12 +191,12 @@ class Stage:
 
     def _joined(self, who: str, seat: Seat) -> Client:
         if who in (RAW, LAGGER):
-            return peers.raw(self.port, seat, small=who == LAGGER)
+            return kinds.raw(self.port, seat, small=who == LAGGER)
         if who == TELNET:
-            return peers.telnet(self.port, seat)
+            return kinds.telnet(self.port, seat)
         if who == UNIX:
-            return peers.unix(self.path, seat)
-        return peers.ctl(self.control, self.id, seat, types=who == CTL)
+            return kinds.unix(self.path, seat)
+        return kinds.ctl(self.control, self.id, seat, types=who == CTL)
 
     def leave(self, client: Client) -> None:
         """A visitor goes."""
@@ -299,7 +299,7 @@ class Stage:
         if self.guest is not None and self.chance.random() < 0.2:
             self.guest.deaf = self.chance.randrange(30)
         for client in self.clients:
-            if isinstance(client, peers.Raw) and client is not self.clients[0] and self.chance.random() < 0.3:
+            if isinstance(client, kinds.Raw) and client is not self.clients[0] and self.chance.random() < 0.3:
                 client.asleep = self.chance.randrange(60)
 
     # How it went.
