@@ -111,11 +111,12 @@ def legs(master: Master) -> list[LegRecord]:
     found = [leg for worker in master.table.workers.values() for leg in worker.legs.values()]
     found += [console.leg for console in master.table.consoles.values() if console.leg is not None]
     found += [claim.leg for claim in master.claims.waiting.values()]
-    return list({leg.number: leg for leg in found if leg.parked.fileno() >= 0}.values())
+    return list({leg.number: leg for leg in found}.values())
 
 
 def _record(record: LegRecord | ClientRecord) -> RecordState:
-    return RecordState(plain(record, BUT_RECORD), Parked(record.parked.fileno()))
+    number = record.parked.fileno()
+    return RecordState(plain(record, BUT_RECORD), Parked(number) if number >= 0 else None)
 
 
 def _process(pidfd: Optional[int]) -> Optional[Process]:
@@ -128,7 +129,7 @@ def _worker(worker: Worker) -> WorkerState:
         Packets(worker.channel.fileno()),
         worker.page_number,
         worker.state,
-        [number for number, leg in worker.legs.items() if leg.parked.fileno() >= 0],
+        list(worker.legs),
         None if worker.console is None else worker.console.id,
         worker.quitting,
         worker.retiring,

@@ -114,10 +114,10 @@ class DoorState:
 
 @dataclass
 class RecordState:
-    """A leg's or client's record in the table, and its parked descriptor."""
+    """A leg's or client's record in the table, and its parked descriptor; None when a move has left the leg behind."""
 
     facts: dict[str, Any]
-    fd: Parked
+    fd: Optional[Parked]
 
 
 @dataclass

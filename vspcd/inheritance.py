@@ -21,7 +21,7 @@ from vspcd import handover
 from vspcd.bequest import BUT_CLAIM, BUT_CONSOLE, BUT_RECORD, settings_of
 from vspcd.claims import Claim
 from vspcd.doors import Door
-from vspcd.handover import State, Unfit, WorkerState, checked
+from vspcd.handover import RecordState, State, Unfit, WorkerState, checked
 from vspcd.proto.control import ANY, NEGOTIATING
 from vspcd.spawn import Inherited
 from vspcd.table import ClientRecord, Console, LegRecord, Worker
@@ -105,7 +105,9 @@ def of(state: State, run: Path, take: Callable[[int], socket.socket]) -> Inherit
         raise Unfit(f"dirs.run has changed from {state.run} to {run}, which needs a restart")
     legs = {}
     for each in state.legs:
-        leg = LegRecord(**checked(LegRecord, each.facts, "a connection", BUT_RECORD), parked=take(each.fd))
+        leg = LegRecord(
+            **checked(LegRecord, each.facts, "a connection", BUT_RECORD), parked=_parked(each, take)
+        )
         legs[leg.number] = leg
     consoles = {}
     for item in state.consoles:
@@ -113,7 +115,7 @@ def of(state: State, run: Path, take: Callable[[int], socket.socket]) -> Inherit
         console.leg = None if item.leg is None else _known(legs, item.leg, "connection")
         for record in item.clients:
             facts = checked(ClientRecord, record.facts, "a client", BUT_RECORD)
-            client = ClientRecord(**facts, parked=take(record.fd))
+            client = ClientRecord(**facts, parked=_parked(record, take))
             console.clients[client.number] = client
         console.tcp = None if item.tcp is None else take(item.tcp)
         console.unix = None if item.unix is None else take(item.unix)
@@ -155,6 +157,14 @@ def _known(records: Mapping[K, V], key: K, what: str) -> V:
         return records[key]
     except KeyError:
         raise Unfit(f"it names the {what} {key} and does not describe it") from None
+
+
+def _parked(record: RecordState, take: Callable[[int], socket.socket]) -> socket.socket:
+    if record.fd is not None:
+        return take(record.fd)
+    over = socket.socket()
+    over.close()
+    return over
 
 
 def _socket(fd: int) -> socket.socket:

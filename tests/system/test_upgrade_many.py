@@ -86,7 +86,7 @@ def measured(daemon: Daemon, stack: ExitStack, times: int, disturb: str) -> list
     def attach_on() -> None:
         while not over.is_set():
             took.append(attach(port, quiet))
-            over.wait(0.05)
+            over.wait(0.3)  # a client that has gone lingers for 10 s, and there may be 64
 
     thread = threading.Thread(target=attach_on)
     thread.start()
