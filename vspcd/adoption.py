@@ -325,6 +325,8 @@ class Adoption:
             worker.state == NEGOTIATING and worker.only_leg is not None and self._was_handed(worker.only_leg)
         ):
             master.claims.admission.ends(worker.only_leg.peer)
+            worker.only_leg.parked.close()  # this duplicate alone: the connection is the owner's
+            worker.legs.clear()
             master.supervisor.tell(worker, {"type": "handed"})
             master.supervisor.dismiss(worker)
         else:

@@ -96,7 +96,7 @@ class Daemon:
         assert self.process.poll() is None, f"vspcd ended with {self.process.returncode}:\n{self.log()}"
         try:
             return bool(self.status()["pid"] == self.pid)
-        except (FileNotFoundError, ConnectionRefusedError):
+        except (FileNotFoundError, ConnectionError):
             return False
 
     def stop(self) -> None:
