@@ -15,7 +15,7 @@ from typing import Callable
 from vspcd.unix.loop import Loop
 
 DOOR = "adopt.sock"
-FIRST, LAST, GROWTH = 0.1, 1.0, 1.5  # seconds between attempts
+FIRST, LAST, GROWTH = 0.1, 0.5, 1.5  # seconds between attempts; a new master waits for the last one to knock
 JITTER = 0.3
 
 

@@ -13,7 +13,7 @@ from tests.system.clients import TcpClient
 from tests.system.conftest import StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.vm import FakeVm
-from tests.system.wait import until
+from tests.system.wait import Deadline, Late, until
 
 UPGRADES = 100
 DEATHS = 20
@@ -70,10 +70,22 @@ def attach(path: str, vm: FakeVm) -> float:
         try:
             with TcpClient(("127.0.0.1", int(path))) as client:
                 client.send(b"?")
-                vm.read(1)
-                return time.monotonic() - since
+                while client.chunk(0.01) is None:
+                    if heard(vm):
+                        return time.monotonic() - since
         except ConnectionError:
             time.sleep(0.01)
+
+
+def heard(vm: FakeVm) -> bool:
+    """Whether the VM has been typed to."""
+    try:
+        vm.receive(Deadline("a VM is typed to", 0.01))
+    except Late:
+        pass
+    said = bool(vm.data)
+    vm.data.clear()
+    return said
 
 
 def measured(daemon: Daemon, stack: ExitStack, times: int, disturb: str) -> list[float]:
