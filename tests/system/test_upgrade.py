@@ -17,7 +17,7 @@ from tests.system.clients import TcpClient, TelnetClient, UnixClient
 from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.installed import Installed
-from tests.system.test_restart import hold
+from tests.system.test_restart import free_range
 from tests.system.tls_peers import TlsVm, dialled, self_signed, tls_helpers
 from tests.system.vm import FakeVm
 from tests.system.wait import until
@@ -346,8 +346,7 @@ def test_upgrade_with_a_mistake_in_the_configuration_is_refused(
 def test_changed_listener_is_open_after_an_upgrade(
     start_daemon: StartDaemon, tmp_path: Path, root: Path, stack: ExitStack
 ) -> None:
-    with hold(0) as free:
-        port = free.getsockname()[1]
+    port = free_range(1)
     config = tmp_path / "vspcd.yaml"
     config.write_text("clients:\n  max: 5\n")
     daemon = Daemon(root, config=config)
