@@ -100,8 +100,10 @@ class Attachments:
     def _idle(self, worker: Worker, _message: Message) -> None:
         """It has neither VM nor client; unless one is on its way to it, it can go."""
         console = worker.console
-        alone = console is not None and console.leg is None and not console.clients
-        if console is not None and alone and not self._claims.waiting_for(console):
+        if console is None or console.worker is not worker:
+            return  # it has said so before
+        alone = console.leg is None and not console.clients
+        if alone and not self._claims.waiting_for(console):
             self._supervisor.quit(worker, "the console is idle")
             self._log.debug("worker-idle", console=console.id, pid=worker.pid)
             self._consoles.without(console, worker)

@@ -31,7 +31,9 @@ from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
 JUDGED_WITHIN = 5.0
-PARKED = "what it says has killed its workers again and again (see 'vspcctl status NAME', or 'vspcctl unpark NAME')"
+PARKED = (
+    "what it said has killed its workers again and again (see 'vspcctl status NAME', 'vspcctl unpark NAME')"
+)
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{0,32}")
@@ -194,9 +196,9 @@ class Claims:
         self.admission.ends(worker.only_leg.peer)
         worker.state = CLAIMING
         console = self._consoles.known(message)
-        parked = console.parked - time.monotonic()
-        if parked > 0:
-            self._not_now(worker, f"it is parked for {parked:.0f} s more: {PARKED}")
+        if console.parked_for:
+            name = console.name or console.id
+            self._not_now(worker, f"{name}: parked for {console.parked_for:.0f} s more: {PARKED}")
             return
         self._grant_or_offer(worker, console, message)
 

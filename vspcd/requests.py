@@ -1,6 +1,6 @@
 """What vspcctl can ask of the daemon.
 
-Does: answers status, attach, forget, reload, upgrade and stop.
+Does: answers status, attach, forget, unpark, reload, upgrade and stop.
 Owns: nothing.
 Never: asks a worker for its figures (they are in its page), reads /proc for thousands of processes (the tool
 does).
@@ -47,6 +47,7 @@ class Requests:
             "status": self.status,
             "attach": self.attach,
             "forget": self.forget,
+            "unpark": self.unpark,
             "reload": self.reload,
             "upgrade": self.upgrade,
             "stop": self.stop,
@@ -105,7 +106,7 @@ class Requests:
             "uuid": format_uuid(console.uuid),
             "label": console.label or None,
             "name": console.name,
-            "state": "waiting" if console.leg is None else "connected",
+            "state": _state(console),
             "since": console.since,
             "last_seen": console.last_seen if console.leg is None else time.time(),
             "peer": None if console.leg is None else console.leg.peer,
@@ -118,6 +119,8 @@ class Requests:
             "bytes_out": bytes_out,
             "not_logged": 0 if worker is None else worker.page.words[NOT_LOGGED],
             "log_trouble": None if worker is None else why(worker.page.words[LOG_TROUBLE]) or None,
+            "quarantined": console.quarantined,
+            "parked_until": time.time() + console.parked_for if console.parked_for else None,
             "bios_uuid": console.bios_uuid,
             "location_uuid": console.location_uuid,
             "line": console.line,
@@ -161,6 +164,17 @@ class Requests:
         self._consoles.forget(console)
         yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
 
+    def unpark(self, message: Message, origin: str) -> Answer:
+        """A VM that was parked may dial in again, and what has happened before counts no more."""
+        console = self._find(message["console"])
+        name = console.name or console.id
+        if not console.parked_for:
+            yield _done(f"{name} is not parked"), []
+            return
+        console.parked, console.quarantines = 0.0, []
+        self._master.log.info("vm-unparked", console=console.id, name=console.name, by=origin)
+        yield _done(f"{name} is let in when it dials again"), []
+
     def reload(self, _message: Message, origin: str) -> Answer:
         """Read the configuration again; a mistake in it leaves the old one in force. Another version takes over."""
         if version_on_disk() not in (None, vspcd.__version__):
@@ -192,6 +206,12 @@ class Requests:
         """End the daemon."""
         yield _done("vspcd is stopping"), []
         self._master.stop(f"vspcctl stop by {origin}")
+
+
+def _state(console: Console) -> str:
+    if console.leg is not None:
+        return "connected"
+    return "parked" if console.parked_for else "waiting"
 
 
 def _batches(consoles: list[Console]) -> Iterator[Iterable[Console]]:

@@ -123,6 +123,7 @@ class Succession:
         now = time.monotonic()
         facts = {"file": message["file"], "bytes": message["bytes"]}
         console.quarantined = [*console.quarantined, {"when": time.time(), **facts}][-REMEMBERED:]
+        console.poisoned, console.deaths = False, 0
         self._log.error("vm-quarantined", console=console.id, name=console.name, **facts)
         recent = [when for when in console.quarantines if now - when < WITHIN]
         console.quarantines = [*recent, now]

@@ -114,6 +114,11 @@ class Console:
         return self.worker is not None
 
     @property
+    def parked_for(self) -> float:
+        """Seconds for which its VM is not let in; 0 when it is."""
+        return max(0.0, self.parked - time.monotonic())
+
+    @property
     def port_open(self) -> bool:
         """Whether somebody can connect to its TCP port."""
         return any(acceptor.listener is self.tcp for acceptor in self.acceptors)

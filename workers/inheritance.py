@@ -130,7 +130,10 @@ class Inheritance:
         """What this connection says has killed one worker after the other; nobody looks at it again."""
         worker, console = self._worker, self._worker.console_of_ours
         leg = socket_of(poisonous.fd)
-        kept = put_aside(worker.shell.log_directory, console.id, leg)
+        log = worker.shell.settings["log"]
+        kept = put_aside(
+            [log["dir"], log["spool_dir"]] if log["enabled"] else [log["spool_dir"]], console.id, leg
+        )
         facts = {"file": kept.file, "bytes": kept.size}
         console.fanout.said(f"\r\n[vspcd: {kept.size} bytes put aside in {kept.file}: {KILLS}]\r\n".encode())
         console.journal.event("quarantined", facts)

@@ -1,6 +1,7 @@
 """Quarantine: what has killed one worker after the other is put aside, unread by any parser.
 
-Does: empties a VM's connection into a file in the log directory, a bounded number of files per console.
+Does: empties a VM's connection into a file in the log directory or, when that takes none, beside the spools; a bounded
+number of files per console.
 Owns: those files while it writes them.
 Never: looks at a byte of it.
 """
@@ -10,38 +11,59 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 LIMIT = 16 << 20  # more than a receive buffer holds
 PIECE = 1 << 16
 KEEP = 10
 MODE = 0o640
+DIRECTORY_MODE = 0o750
 FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Kept(NamedTuple):
-    """``file``: its name in the log directory, or in words why there is none; ``size``: bytes put aside."""
+    """``file``: its path, or in words why there is none; ``size``: bytes put aside."""
 
     file: str
     size: int
 
 
-def put_aside(directory: int, console: str, leg: socket.socket) -> Kept:
-    """All that waits in a connection goes into a file of the open ``directory``."""
+def put_aside(directories: Sequence[str], console: str, leg: socket.socket) -> Kept:
+    """All that waits in a connection goes into a file of the first of these directories that takes it."""
     data = _waiting(leg)
-    name = f"{console}.quarantine.{int(time.time() * 1000)}"
-    try:
-        _remove_old(directory, f"{console}.quarantine.")
-        file = os.open(name, FLAGS, MODE, dir_fd=directory)
+    reason = "there is no directory for it"
+    for directory in directories:
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file, view) :]
+            return Kept(_written(directory, console, data), len(data))
+        except OSError as error:
+            reason = f"{directory}: {os.strerror(error.errno or 0)}"
+    return Kept(f"no file ({reason})", len(data))
+
+
+def _written(directory: str, console: str, data: bytes) -> str:
+    os.makedirs(directory, DIRECTORY_MODE, exist_ok=True)
+    folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _remove_old(folder, f"{console}.quarantine.")
+        name = f"{console}.quarantine.{int(time.time() * 1000)}"
+        file = os.open(name, FLAGS, MODE, dir_fd=folder)
+        try:
+            _write(file, data)
+        except OSError:
+            os.unlink(name, dir_fd=folder)
+            raise
         finally:
             os.close(file)
-    except OSError as error:
-        return Kept(f"no file: {os.strerror(error.errno or 0)}", len(data))
-    return Kept(name, len(data))
+    finally:
+        os.close(folder)
+    return os.path.join(directory, name)
+
+
+def _write(file: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(file, view) :]
 
 
 def _waiting(leg: socket.socket) -> bytes:

@@ -65,6 +65,21 @@ def test_bytes_that_were_not_logged_are_pointed_out(daemons: Daemons) -> None:
     assert "Bytes not logged on 1 consoles: web01 (4.9K)" in shown
 
 
+def test_parked_vms_are_pointed_out_and_how_they_are_let_in(daemons: Daemons) -> None:
+    until = time.time() + 1801
+    parked = [console(n, f"web{n:02}", state="parked", parked_until=until) for n in range(1, 8)]
+    shown = daemons(*parked).ctl("status").stdout
+    assert "Parked VMs: web01 (for 30m), web02 (for 30m)," in shown
+    assert "web05 (for 30m) and 2 more; let in again by vspcctl unpark NAME" in shown
+
+
+def test_quarantine_is_pointed_out_and_its_files_are_named(daemons: Daemons) -> None:
+    kept = {"when": time.time(), "file": "/log/x.quarantine.1", "bytes": 12}
+    daemon = daemons(console(1, "web01", quarantined=[kept]))
+    assert "Put into quarantine, see vspcctl status NAME: web01 (1)" in daemon.ctl("status").stdout
+    assert "12 bytes in /log/x.quarantine.1, " in daemon.ctl("status", "web01").stdout
+
+
 def test_without_consoles_there_is_a_sentence(daemons: Daemons) -> None:
     assert "No VM has connected yet." in daemons().ctl("status").stdout
 

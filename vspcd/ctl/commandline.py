@@ -138,6 +138,9 @@ COMMANDS = {
     "forget": Command(
         "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
     ),
+    "unpark": Command(
+        "let a VM in again whose bytes have killed its workers", "vspcd.ctl.commands", "unpark", _name
+    ),
     "reload": Command(
         "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _no_arguments
     ),

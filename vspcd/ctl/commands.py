@@ -1,4 +1,4 @@
-"""The short commands: list, names for completion, forget, reload, upgrade, stop.
+"""The short commands: list, names for completion, forget, unpark, reload, upgrade, stop.
 
 Owns: nothing.
 Never: touches a file or a process of the daemon; it is asked.
@@ -56,6 +56,10 @@ def list_names(arguments: Namespace) -> int:
 
 def forget(arguments: Namespace) -> int:
     return _tell(arguments, {"type": "forget", "console": arguments.name})
+
+
+def unpark(arguments: Namespace) -> int:
+    return _tell(arguments, {"type": "unpark", "console": arguments.name})
 
 
 def reload(arguments: Namespace) -> int:

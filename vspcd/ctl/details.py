@@ -133,6 +133,10 @@ def _bytes(count: Any) -> str:
     return f"{count} bytes" + (f" ({table.size(count)})" if count >= 1000 else "")
 
 
+def _quarantined(one: Record, now: float) -> str:
+    return f"{_bytes(one.get('bytes'))} in {one.get('file')}, {table.moment(one.get('when'), now)}"
+
+
 def _heading(key: str) -> str:
     words = table.words(visible(key))
     return HEADINGS.get(key, words[:1].upper() + words[1:])
@@ -167,5 +171,7 @@ FORMS: Mapping[str, Callable[[Any, float], str]] = {
     "last_seen": table.moment,
     "line": lambda value, _now: line_settings(value),
     "not_logged": lambda value, _now: _bytes(value),
+    "quarantined": lambda value, now: "; ".join(_quarantined(one, now) for one in value) or "none",
+    "parked_until": lambda value, now: f"{_clock(value, now)}, or vspcctl unpark",
 }
 """How the values of some fields are written."""

@@ -17,7 +17,7 @@ from vspcd.ctl.status import MEASURED_LIMIT, Record, shown_name
 from vspcd.ctl.table import Line
 
 REFUSED_SHOWN = 5
-UNLOGGED_SHOWN = 5
+NAMES_SHOWN = 5
 DAY = 86400
 DAYS_WARNED = 30
 """Days before its end from which the certificate is shown as a warning."""
@@ -38,7 +38,7 @@ COLUMNS = (
     table.Column("CPU", 9, right=True),
 )
 TOLD_TOTALS = frozenset({"consoles", "connected", "waiting", "clients"})
-STATE_COLOURS = {"connected": "green", "waiting": "yellow"}
+STATE_COLOURS = {"connected": "green", "waiting": "yellow", "parked": "red"}
 
 
 def lines(status: Record, width: Optional[int]) -> Iterator[Line]:
@@ -47,6 +47,7 @@ def lines(status: Record, width: Optional[int]) -> Iterator[Line]:
     yield from _health(status)
     yield from _certificate(status.get("certificate"), width, now)
     yield from _unlogged(status["consoles"])
+    yield from _poisonous(status["consoles"], now)
     yield from _refused(status["refused"], now)
     yield Line("")
     if status["consoles"]:
@@ -120,12 +121,30 @@ def _unlogged(consoles: list[Record]) -> Iterator[Line]:
     """Which consoles have a log in trouble, and which have lost bytes of it."""
     stuck = [f"{shown_name(c)} ({visible(str(c['log_trouble']))})" for c in consoles if c.get("log_trouble")]
     if stuck:
-        names = ", ".join(stuck[:UNLOGGED_SHOWN]) + (", …" if len(stuck) > UNLOGGED_SHOWN else "")
-        yield Line(f"Logs in trouble on {len(stuck)} consoles: {names}", "red")
+        yield Line(f"Logs in trouble on {len(stuck)} consoles: {_some(stuck)}", "red")
     lossy = [f"{shown_name(c)} ({table.size(c['not_logged'])})" for c in consoles if c.get("not_logged")]
     if lossy:
-        names = ", ".join(lossy[:UNLOGGED_SHOWN]) + (", …" if len(lossy) > UNLOGGED_SHOWN else "")
-        yield Line(f"Bytes not logged on {len(lossy)} consoles: {names}", "red")
+        yield Line(f"Bytes not logged on {len(lossy)} consoles: {_some(lossy)}", "red")
+
+
+def _poisonous(consoles: list[Record], now: float) -> Iterator[Line]:
+    """Which VMs have said what kills workers, and which of them are not let in for that."""
+    parked = [
+        f"{shown_name(c)} (for {table.age(c['parked_until'] - now)})"
+        for c in consoles
+        if c.get("parked_until")
+    ]
+    if parked:
+        yield Line(f"Parked VMs: {_some(parked)}; let in again by vspcctl unpark NAME", "red")
+    kept = [f"{shown_name(c)} ({len(c['quarantined'])})" for c in consoles if c.get("quarantined")]
+    if kept:
+        yield Line(f"Put into quarantine, see vspcctl status NAME: {_some(kept)}", "yellow")
+
+
+def _some(names: list[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refused(refused: list[Record], now: float) -> Iterator[Line]:

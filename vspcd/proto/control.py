@@ -143,6 +143,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "status": Rule({"console": _OPTIONAL_TEXT}),
         "attach": Rule({"console": str, "replay": (int, type(None)), "mode": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
+        "unpark": Rule({"console": str}),
         "reload": Rule({}),
         "upgrade": Rule({"workers": bool}),
         "stop": Rule({}),

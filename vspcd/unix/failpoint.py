@@ -1,7 +1,7 @@
 """Failpoints: named places at which a process can be made to fail. For tests only.
 
 Does: when a process reaches the place NAME and the folder ``VSPCD_FAILPOINTS`` holds a file NAME, removes the file and
-fails as its content says: once per file, whichever process comes first.
+fails as its content says, whichever process comes first: once, or as often as the number behind the failure says.
 Owns: nothing.
 Never: does anything without that environment variable, which nothing but tests sets.
 
@@ -179,8 +179,13 @@ def _reached(name: str) -> None:
     except FileNotFoundError:
         return
     with open(taken, encoding="ascii") as file:
-        failure = file.read().strip()
-    os.unlink(taken)
+        failure, _, times = file.read().strip().partition(" ")
+    if int(times or 1) > 1:
+        with open(taken, "w", encoding="ascii") as file:
+            file.write(f"{failure} {int(times) - 1}")
+        os.rename(taken, path)
+    else:
+        os.unlink(taken)
     FAILURES[failure]()
 
 
