@@ -70,7 +70,7 @@ def test_a_refused_claimant_is_told_and_remembered(stage: Stage) -> None:
 # Deaths
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, 35, 64])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSYS, signal.SIGTERM, 35, 64])
 def test_a_death_of_any_sort_while_negotiating_is_remembered_and_makes_room(
     stage: Stage, number: int
 ) -> None:
