@@ -17,8 +17,8 @@ from vspcd.unix.failpoint import reached
 from vspcd.unix.logfile import LogFile
 from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
-from vspcd.unix.page import READ_UP_TO, TYPED_FROM
-from workers.client import ATTACH, RAW, TELNET, Client, ClientGone
+from vspcd.unix.page import IN_DOUBT, READ_UP_TO, TYPED_FROM
+from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
 from workers.fanout import FanOut
 from workers.keyboard import Keyboard
 from workers.leg import Leg, LegGone
@@ -123,6 +123,7 @@ class Console:
             client.told_coded = client.coded
         self.journal.reach(client.cursor)
         client.resume(self.journal.read)
+        self._mark_repeats(client)
         self.clients[client.number] = client
         self.shell.loop.watch(
             client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
@@ -135,6 +136,19 @@ class Console:
         else:
             # What it has said already is heard first.
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
+
+    def _mark_repeats(self, client: Client) -> None:
+        """A Unix socket cannot tell what a dead worker has sent last, or consumed: that may come twice."""
+        if client.counted or client.kind == ATTACH:
+            return
+        if client.cursor < self.journal.head:
+            size = min(self.journal.head - client.cursor, CHUNK)
+            self.journal.event("may-repeat", {"client": client.origin, "what": "output", "bytes": size})
+        words = self.shell.page.words
+        if words[IN_DOUBT] == client.number:
+            size = client.unread()
+            self.journal.event("may-repeat", {"client": client.origin, "what": "typing", "bytes": size})
+            words[IN_DOUBT] = 0
 
     def _batch_was_consumed(self, client: Client) -> bool:
         return client.counted and client.consumed() > self.shell.page.words[TYPED_FROM]

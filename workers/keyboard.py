@@ -15,8 +15,8 @@ from typing import Callable, Optional
 
 from vspcd.proto.errors import PeerError
 from vspcd.unix.failpoint import reached
-from vspcd.unix.page import TYPED_FROM, TYPIST, Page
-from workers.client import Client, ClientGone, InputEnded, Typed
+from vspcd.unix.page import IN_DOUBT, TYPED_FROM, TYPIST, Page
+from workers.client import ATTACH, Client, ClientGone, InputEnded, Typed
 from workers.leg import Leg, LegGone
 
 IAC = 0xFF
@@ -198,9 +198,11 @@ class Keyboard:
             reached("typing.settled")
             if not batch.client.counted:
                 # Nobody could tell whether these bytes were consumed: sooner type them twice than never.
+                self._page.words[IN_DOUBT] = 0 if batch.client.kind == ATTACH else batch.client.number
                 self._page.words[TYPIST] = 0
                 reached("typing.doubt")
             batch.client.done(batch.typed)
+            self._page.words[IN_DOUBT] = 0
             reached("typing.done")
             if not batch.client.heard:
                 self._listen(batch.client, True)

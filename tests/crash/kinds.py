@@ -102,7 +102,8 @@ class Unix(Client):
 
     def see(self, chunk: bytes, said: bytearray) -> None:
         self._seen += chunk
-        self._marks = [*self._marks[-2:], self.at]
+        if self.at != self._marks[-1]:
+            self._marks = [*self._marks[-2:], self.at]
         self._compare(said, len(_NOTICE_BEGINS))
 
     def begin(self, data: bytes, said: bytearray) -> bytes:

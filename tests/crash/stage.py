@@ -368,6 +368,9 @@ class Stage:
                 f"{len(logged)} bytes are logged instead of {len(said)}; at {at}: {logged[at : at + 40]!r} "
                 f"instead of {said[at : at + 40]!r}{peers.placed(logged[at:], self.speech.said)}"
             )
+        indexes = b"".join(path.read_bytes() for path in rotated(log.with_suffix(".idx")))
+        marks = indexes.count(b" may-repeat ")
+        assert marks >= self.repeats(), f"{self.repeats()} sends came twice, and {marks} are marked"
 
 
 def rotated(log: Path) -> list[Path]:

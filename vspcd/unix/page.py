@@ -33,6 +33,9 @@ TYPIST = 6  # the client whose batch is on its way, 0 for none
 TYPED_FROM = 7  # bytes consumed from that client when its batch began
 LOG_TROUBLE = 8  # why the log takes nothing (see lognotes), 0 when it does
 LOG_SEEN = 9  # journal position up to which the log file is known to have had its name
+IN_DOUBT = (
+    10  # a client whose batch is with the VM and may be in its socket still, and nobody can count; 0 for none
+)
 
 # Groups of facts: the word that says which slot is in force, then two slots of FACTS words.
 FACTS = 4
