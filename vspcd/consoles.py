@@ -99,6 +99,12 @@ class Consoles:
         for forgotten in kept:
             self.keeper.forget(forgotten)
 
+    def in_doubt(self, page: int) -> None:
+        """The disk works again; this worker's page says what of the log it may have lost before."""
+        for worker in self.table.workers.values():
+            if worker.page_number == page and worker.console is not None and not worker.quitting:
+                self._supervisor.tell(worker, {"type": "in-doubt"})
+
     def own(self, worker: Worker, console: Console, resume: bool = False) -> None:
         """The console is this worker's."""
         worker.console, console.worker = console, worker

@@ -133,7 +133,9 @@ class Master:
         def open_map() -> SqliteBackend:
             return SqliteBackend(self.config.dirs.state / "portmap.db")
 
-        return PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
+        keeper = PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
+        keeper.in_doubt = self.consoles.in_doubt
+        return keeper
 
     def _go_on(self, inheritance: Inheritance) -> None:
         """Take the place of another version, with all that it had; nobody who is connected notices."""

@@ -57,6 +57,9 @@ class PortKeeper:
         self.pid = 0
         self.pinged = 0.0  # when it was asked for a sign of life; 0 when it owes none
         self.channel: Optional[Channel] = None
+        self.in_doubt: Callable[[int], None] = lambda _page: (
+            None
+        )  # what the log of this page's console has to tell of
         self._start()
 
     def _start(self) -> None:
@@ -136,6 +139,11 @@ class PortKeeper:
                 callback()
         elif kind == "pong":
             self.pinged = 0.0
+        elif kind == "in-doubt":
+            self.in_doubt(message["page"])
+        elif kind == "not-synced":
+            facts = {key: message[key] for key in ("console", "bytes", "reason")}
+            self._log.error("log-not-synced", **facts)
         else:
             self._failed(message["reason"])
 

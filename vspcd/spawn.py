@@ -7,6 +7,7 @@ Never: decides when; waits for a child.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from typing import Any, Callable, NamedTuple, Optional
@@ -21,6 +22,8 @@ from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
 from workers import keeper, tls, vmware
 from workers.shell import Start
+
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python 3.10 has a name for it
 
 
 class Inherited(NamedTuple):
@@ -43,9 +46,8 @@ class Nursery:
         if config.log.dir is not None:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sync_reader, self._sync_writer = (
-            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if inherited is None else inherited.sync
-        )
+        self._log_path = "" if config.log.dir is None else str(config.log.dir)
+        self._sync_reader, self._sync_writer = word_pipe() if inherited is None else inherited.sync
 
     def worker(
         self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
@@ -88,9 +90,15 @@ class Nursery:
         ours, theirs = pair()
 
         def main() -> None:
-            keeper.main(keeper.KeeperStart(Channel(theirs), self._sync_reader, self._log_directory, open_map))
+            keeper.main(
+                keeper.KeeperStart(
+                    *(Channel(theirs), self._sync_reader, self._log_directory, open_map),
+                    *(self._arena.fd, pages, self._log_path),
+                )
+            )
 
-        keep = {theirs.fileno(), self._sync_reader, self._log_directory} - {-1}
+        keep = {theirs.fileno(), self._sync_reader, self._log_directory, self._arena.fd} - {-1}
+        pages = self._arena.in_use()
         pid = process.fork(main, keep)
         theirs.close()
         return pid, ours
@@ -132,6 +140,16 @@ class Nursery:
     def buried(self, worker: Worker) -> None:
         """The worker is dead and its page read for the last time."""
         self._arena.give_back(worker.page_number)
+
+
+def word_pipe() -> tuple[int, int]:
+    """The pipe to the keeper; with room for what many workers say while a disk is slow, where that is allowed."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, F_SETPIPE_SZ, keeper.WORDS)
+    except OSError:
+        pass  # a word that finds no room is said again
+    return reader, writer
 
 
 def is_balancer(config: Config, peer: str) -> bool:

@@ -75,6 +75,8 @@ class Survivor:
         worker = self._worker
         if worker.negotiation is not None:
             worker.negotiation.claim_again()
+        if worker.console is not None:
+            worker.console.journal.adopted()
         if worker.console is not None and worker.connection is not None:
             worker.facts.note(worker.console, worker.connection.session)
         worker.idle_if_alone()

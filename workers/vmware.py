@@ -76,6 +76,7 @@ class VmwareWorker:
                 "detach": self._detach,
                 "settings": self._settings,
                 "reopen": self._reopen,
+                "in-doubt": self._in_doubt,
                 "quit": self._quit,
             },
             self._orphaned,
@@ -238,6 +239,10 @@ class VmwareWorker:
         self.shell.log.level = self.shell.settings["log_level"]
         if self.console is not None:
             self.console.apply_settings()
+
+    def _in_doubt(self, _message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            self.console.journal.look_for_doubts()
 
     def _reopen(self, _message: Message, _fds: list[int]) -> None:
         if self.console is not None:

@@ -105,6 +105,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "detach": Rule({"client": int, "reason": str}),
         "settings": Rule({"settings": dict}),
         "reopen": Rule({}),
+        "in-doubt": Rule({}),  # the page says what of the log the disk may not have
         "quit": Rule({"reason": str}),
         "changes": Rule({"number": int, "changes": list}),
         "load": Rule({}),
@@ -128,6 +129,8 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "loaded": Rule({"notes": list}),
         "kept": Rule({"number": int}),
         "failed": Rule({"number": int, "reason": str}),
+        "not-synced": Rule({"console": str, "bytes": int, "reason": str}),
+        "in-doubt": Rule({"page": int}),
         "pong": Rule({}),
     },
     TLS: {
