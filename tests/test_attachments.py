@@ -120,6 +120,7 @@ def test_a_vm_that_is_not_welcome_gets_no_worker(stages: Callable[..., Stage]) -
     stage = stages("proxy.allow=[198.51.100.0/24]")
     near, far = tcp_pair()
     stage.claims.vm_connected(near, f"{HOST}:1")
+    stage.claims.vms_connected()
     assert ended(far)
     assert stage.cradle.players == []
     assert "proxy.allow" in stage.admission.refusals()[0]["reason"]

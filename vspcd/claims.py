@@ -26,7 +26,6 @@ from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.unix import listen
-from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
@@ -67,6 +66,7 @@ class Claims:
         self.moves = Moves()
         self.waiting: dict[int, Claim] = {}
         self.unexplained: dict[int, str] = {}
+        self._arrivals: list[LegRecord] = []
         supervisor.handle(
             {
                 "source": self._source,
@@ -95,15 +95,25 @@ class Claims:
             self._log.debug("vm-left-at-once", peer=peer)
             sock.close()
             return
-        leg = LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time())
-        try:
-            self._supervisor.spawn(NEGOTIATING, leg)
-        except NoRoom as error:
-            self.admission.refused(peer, str(error))
-            sock.close()
-            raise
+        self._arrivals.append(LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time()))
         self.admission.begins(peer)
-        self._log.debug("vm-dialled", peer=peer)
+
+    @property
+    def arriving(self) -> int:
+        """How many have come in this turn."""
+        return len(self._arrivals)
+
+    def vms_connected(self) -> None:
+        """Those who have come in this turn get their workers, all together. Raises NoRoom when some did not."""
+        legs, self._arrivals = self._arrivals, []
+        served, error = self._supervisor.spawn_all(NEGOTIATING, legs)
+        for leg in legs[:served]:
+            self._log.debug("vm-dialled", peer=leg.peer)
+        for leg in legs[served:]:
+            self._not_admitted(leg.peer, str(error))
+            leg.parked.close()
+        if error is not None:
+            raise error
 
     def _not_admitted(self, peer: str, reason: str) -> None:
         self.admission.ends(peer)

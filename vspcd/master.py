@@ -84,7 +84,7 @@ class Master:
             else rundir.RunDirectory(inheritance.state.directory, inheritance.state.lock)
         )
         self.nursery = Nursery(config, None if inheritance is None else inheritance.lasting)
-        self.doors = Doors(self.loop, log, self._came, self._reserved)
+        self.doors = Doors(self.loop, log, self._came, self._all_came, self._reserved)
         self.table = Table()
         self.listeners = ConsoleListeners(
             self.loop, log, config, self.directory.fd, self._client_came, self._is_known
@@ -227,7 +227,7 @@ class Master:
 
     def _reserved(self) -> int:
         """Descriptors that VMs may not use up: for clients, for workers that go on, and for consoles about to open."""
-        return RESERVED + PER_CONSOLE * self.claims.admission.pending
+        return RESERVED + PER_CONSOLE * (self.claims.admission.pending + self.claims.arriving)
 
     def _came(self, door: str, sock: socket.socket, peer: str) -> None:
         if door != PROXY:
@@ -237,6 +237,9 @@ class Master:
         else:
             listen.keep_alive(sock)
             self.claims.vm_connected(sock, peer)
+
+    def _all_came(self) -> None:
+        self.claims.vms_connected()
 
     def _tls_failed(self, number: int, reason: str) -> None:
         self.claims.tls_failed(number, reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.config_schema import Config
@@ -34,6 +35,15 @@ class Inherited(NamedTuple):
     sync: tuple[int, int]
 
 
+class Birth(NamedTuple):
+    """A worker to be: both ends of its channel, and its page."""
+
+    child: process.Child
+    ours: socket.socket
+    theirs: socket.socket
+    page: int
+
+
 class Nursery:
     """What every child inherits, made once."""
 
@@ -56,8 +66,36 @@ class Nursery:
 
         Raises OSError or MemoryError when there is no room.
         """
+        birth = self._birth(config, leg, page)
+        try:
+            pid = process.fork(*birth.child, config.workers.memory)
+        except OSError:
+            self._stillborn(birth, page is None)
+            raise
+        return self._born(birth, pid, state, leg)
+
+    def workers(
+        self, config: Config, state: str, legs: Sequence[LegRecord]
+    ) -> tuple[list[Worker], Optional[Exception]]:
+        """Fork a worker for each of these connections, one right after the other. The workers of the first ones, up to
+        the one that found no room, and why it did not.
+        """
+        births: list[Birth] = []
+        none_left: Optional[Exception] = None
+        try:
+            for leg in legs:
+                births.append(self._birth(config, leg))
+        except (OSError, MemoryError) as error:
+            none_left = error
+        pids, failed = process.fork_all([birth.child for birth in births], config.workers.memory)
+        for birth in births[len(pids) :]:
+            self._stillborn(birth, True)
+        made = [self._born(birth, pid, state, leg) for birth, pid, leg in zip(births, pids, legs)]
+        return made, failed or none_left
+
+    def _birth(self, config: Config, leg: Optional[LegRecord], page: Optional[int] = None) -> Birth:
+        """All that a worker needs. Raises OSError or MemoryError when there is no room."""
         ours, theirs = pair()
-        fresh = page is None
         page = self._arena.take() if page is None else page
         start = Start(
             channel=theirs,
@@ -73,17 +111,18 @@ class Nursery:
             peer="" if leg is None else leg.peer,
             balancer=leg is not None and is_balancer(config, leg.peer),
         )
-        try:
-            pid = process.fork(lambda: vmware.main(start), start.descriptors(), config.workers.memory)
-        except OSError:
-            ours.close()
-            if fresh:
-                self._arena.give_back(page)
-            raise
-        finally:
-            theirs.close()
+        return Birth(process.Child(lambda: vmware.main(start), start.descriptors()), ours, theirs, page)
+
+    def _stillborn(self, birth: Birth, fresh: bool) -> None:
+        birth.ours.close()
+        birth.theirs.close()
+        if fresh:
+            self._arena.give_back(birth.page)
+
+    def _born(self, birth: Birth, pid: int, state: str, leg: Optional[LegRecord]) -> Worker:
+        birth.theirs.close()
         legs = {} if leg is None else {leg.number: leg}
-        return Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
+        return Worker(pid, Channel(birth.ours), birth.page, self._arena.page(birth.page), state, legs)
 
     def keeper(self, open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
         """Fork the keeper; its pid and our end of its channel."""
