@@ -34,7 +34,7 @@ from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.requests import Requests
-from vspcd.spawn import Nursery
+from vspcd.spawn import Nursery, settings
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Table, Worker, console_of, say
 from vspcd.tlshelpers import TlsHelpers
@@ -43,9 +43,12 @@ from vspcd.unix import listen, process
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
+from vspcd.unix.page import Page
 from vspcd.upgrade import Upgrades
 from vspcd.watchdog import Watchdog
+from workers.rehearsal import rehearse
 
+TITLE = "vspcd: master"
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 RESERVED, PER_CONSOLE = 64, 2  # descriptors
@@ -58,6 +61,7 @@ class Master:
     """
 
     adoption: Adoption
+    rehearsed: list[Page]
 
     def __init__(
         self,
@@ -111,12 +115,14 @@ class Master:
 
     def run(self) -> Optional[str]:
         """Serve until told to stop. Returns what went wrong, None when nothing did. Raises CannotStart."""
-        process.name("vspcd: master")
+        process.name(TITLE)
         process.raise_descriptor_limit()
         if self._inheritance is None:
             self.doors.prepare(self.config)
         for number, call in self._signals().items():
             self.loop.on_signal(number, call)
+        self.rehearsed = rehearse(settings(self.config), str(self.config.dirs.run / "rehearsal"))
+        process.name(TITLE)
         process.freeze()
         self.claims.tls = self.tls
         if self._inheritance is None:

@@ -416,3 +416,4 @@ class LogFile(LogReader):
         self._spool.close()
         if not self.settings.enabled:
             self._log.remove_all()
+            self._log.folder.leave()

@@ -35,6 +35,12 @@ class Folder:
         if self.fd < 0:
             self.renew()
 
+    def leave(self) -> None:
+        """Close the folder. Only for one that was opened here."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
     def open(self, name: str) -> int:
         """A descriptor of a file, which is made if it is not there. Raises OSError."""
         self.enter()
