@@ -18,7 +18,7 @@ from vspcd.core.address import allowed, host_of
 from vspcd.portmap.base import Backend
 from vspcd.proto.control import NEGOTIATING
 from vspcd.table import LegRecord, Worker
-from vspcd.unix import process, roster
+from vspcd.unix import process, roster, spool
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
 from workers import keeper, tls, vmware
@@ -213,7 +213,7 @@ def settings(config: Config) -> dict[str, Any]:
             "sync": config.log.sync,
             "dir": "" if config.log.dir is None else str(config.log.dir),
             "spool": config.log.spool,
-            "spool_dir": str(config.dirs.run / "journal"),
+            "spool_dir": str(config.dirs.run / spool.FOLDER),
             "quota": config.log.quota,
             "reserve": config.log.reserve.size,
             "reserve_percent": config.log.reserve.percent,

@@ -124,6 +124,8 @@ class LogFile(LogReader):
             failed = error.errno or errno.EIO
         if self._is_spooled(bool(failed), resume is not None):
             self._stored = self._spool.end
+            if resume is None:
+                told = max(told, self._spool.end + self._spool.missing.size)
         elif resume is None and told > self._log.end:
             # The log was moved away while nobody wrote it: positions do not go back.
             self._log.go_to(told)
@@ -135,7 +137,9 @@ class LogFile(LogReader):
         self._missing = self.head - self._stored + max(0, self._spool.base - self._log.end)
         self._notes.missed(self.not_logged)
         if failed or self.head > self._log.end:
-            self._fail(failed or self._notes.trouble or errno.EIO, self._stored)
+            why_not = self._notes.trouble or self._spool.missing.code or errno.EIO
+            self._fail(failed or why_not, self._stored)
+            self._spool.miss(self._stored, self.head - self._stored, why_not)
             if not failed:
                 self.retry()
         else:
@@ -148,11 +152,13 @@ class LogFile(LogReader):
         log, spool = self._log, self._spool
         if not self.settings.enabled or not spool.find():
             return False
+        end = spool.end if resume else spool.end + spool.missing.size
         if failed or (not resume and spool.base > log.end):
             log.go_to(spool.base)
-        elif spool.end <= log.end:
+        elif end <= log.end:
             spool.clear()  # all of it is in the log
-        return spool.end > 0
+            return False
+        return True
 
     # Writing.
 
@@ -163,7 +169,7 @@ class LogFile(LogReader):
             self.retry()
         done = 0 if self._trouble else self._write(view)
         if done < len(view):
-            self._put_aside(view[done:])
+            self._put_aside(view[done:], self.head + len(view))
         self.tail.append(data)
 
     def _write(self, view: memoryview) -> int:
@@ -207,13 +213,14 @@ class LogFile(LogReader):
         else:
             self._space.check(now, self.head, self._plan)
 
-    def _put_aside(self, view: memoryview) -> None:
-        """The log does not take this."""
+    def _put_aside(self, view: memoryview, head: int) -> None:
+        """The log does not take this, which ends at ``head``."""
         kept = 0 if self._missing else self._spool.put(self._stored, view)
         self._stored += kept
         if kept < len(view):
             self._missing += len(view) - kept
             self._notes.missed(self.not_logged)
+            self._spool.miss(self._stored, head - self._stored, self._trouble)
 
     def missed(self, head: int) -> None:
         """What the VM said up to this position, if that is further than the head, is not to be had any more."""
@@ -223,6 +230,7 @@ class LogFile(LogReader):
             self._notes.missed(self.not_logged)
             if not self._trouble:
                 self._fail(errno.EIO, self._stored)
+            self._spool.miss(self._stored, head - self._stored, self._trouble)
 
     # Trouble.
 
