@@ -21,6 +21,7 @@ from vspcd.core.address import host_of
 from vspcd.moves import Moves
 from vspcd.proto.control import CLAIMING, NEGOTIATING, OWNER, Message
 from vspcd.proto.errors import PeerError
+from vspcd.renegotiation import Renegotiation
 from vspcd.spawn import is_balancer
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
@@ -63,6 +64,7 @@ class Claims:
         self._log = log
         self._supervisor = supervisor
         self._consoles = consoles
+        self.renegotiation = Renegotiation(log, supervisor, self.admission)
         self.moves = Moves()
         self.waiting: dict[int, Claim] = {}
         self.unexplained: dict[int, str] = {}
@@ -84,9 +86,8 @@ class Claims:
 
     def vm_connected(self, sock: socket.socket, peer: str) -> None:
         """A connection on the VM port. Raises NoRoom when there can be no worker for it."""
-        objection = self.admission.objection(
-            self._supervisor.config.proxy, peer, is_balancer(self._supervisor.config, peer)
-        )
+        balancer = is_balancer(self._supervisor.config, peer)
+        objection = self.admission.objection(self._supervisor.config.proxy, peer, balancer)
         if objection is not None:
             self.admission.refused(peer, objection)
             sock.close()
@@ -95,7 +96,8 @@ class Claims:
             self._log.debug("vm-left-at-once", peer=peer)
             sock.close()
             return
-        self._arrivals.append(LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time()))
+        number = next(self._supervisor.table.numbers)
+        self._arrivals.append(LegRecord(number, peer, sock, time.time(), balancer=balancer))
         self.admission.begins(peer)
 
     @property
@@ -122,9 +124,11 @@ class Claims:
     def _source(self, worker: Worker, message: Message) -> None:
         """A balancer has said where a connection comes from: the rules apply to that host."""
         leg = worker.only_leg
-        if leg is None or not is_balancer(self._supervisor.config, leg.peer):
+        if leg is None or not (leg.balancer or is_balancer(self._supervisor.config, leg.peer)):
             raise PeerError("a source of a connection that is not a balancer's")
         _check_endpoint(message["peer"])
+        if leg.peer == message["peer"]:
+            return  # a dead worker had told it already
         self.admission.ends(leg.peer)
         leg.peer = message["peer"]
         objection = self.admission.objection(self._supervisor.config.proxy, leg.peer)
@@ -194,8 +198,8 @@ class Claims:
 
     def worker_died(self, worker: Worker, how: str) -> None:
         """A worker that negotiated or waited for a verdict is dead."""
-        if worker.state == NEGOTIATING and worker.only_leg is not None:
-            self._not_admitted(worker.only_leg.peer, f"its worker {how} while negotiating")
+        if worker.state == NEGOTIATING and worker.legs:
+            self.renegotiation.goes_on(worker, how)
         self._withdraw(worker)
 
     def _claim(self, worker: Worker, message: Message) -> None:

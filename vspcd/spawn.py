@@ -62,7 +62,8 @@ class Nursery:
     def worker(
         self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
     ) -> Worker:
-        """Fork a worker, with a new VM connection or without; on the page of a dead one when it goes on for that.
+        """Fork a worker, with a VM connection to negotiate with or without; on the page of a dead one when it goes on
+        for that.
 
         Raises OSError or MemoryError when there is no room.
         """
@@ -109,7 +110,10 @@ class Nursery:
             leg=-1 if leg is None else leg.parked.fileno(),
             leg_number=0 if leg is None else leg.number,
             peer="" if leg is None else leg.peer,
-            balancer=leg is not None and is_balancer(config, leg.peer),
+            balancer=leg is not None and leg.balancer,
+            secured=leg is not None and leg.secured,
+            poisoned=leg is not None and leg.poisoned,
+            session=None if leg is None else leg.session,
         )
         return Birth(process.Child(lambda: vmware.main(start), start.descriptors()), ours, theirs, page)
 

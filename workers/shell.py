@@ -31,7 +31,7 @@ from workers.orphan import Orphan
 
 class Start(NamedTuple):
     """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data; ``run`` is the run
-    directory's path.
+    directory's path. ``session``: what a dead worker told of the connection; ``poisoned``: it is to be put aside.
     """
 
     channel: socket.socket
@@ -43,6 +43,9 @@ class Start(NamedTuple):
     leg: int = -1
     leg_number: int = 0
     balancer: bool = False
+    secured: bool = False
+    poisoned: bool = False
+    session: Optional[dict[str, Any]] = None
     peer: str = ""
     roster: int = -1
     run: str = ""

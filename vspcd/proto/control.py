@@ -76,7 +76,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             },
             _OWNER,
         ),
-        "session": Rule({"leg": int, "session": dict, "move": _OPTIONAL_FACTS}, _OWNER),
+        "session": Rule(
+            {"leg": int, "session": dict, "move": _OPTIONAL_FACTS}, frozenset({NEGOTIATING, OWNER, LEAVING})
+        ),
         "quarantined": Rule({"leg": int, "file": str, "bytes": int}, _OWNER),
         "terminal": Rule({"client": int, "state": dict}, _OWNER),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
