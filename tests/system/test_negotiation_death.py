@@ -14,7 +14,23 @@ from tests.system.clients import TcpClient
 from tests.system.conftest import StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.tls_peers import TlsVm, self_signed
-from tests.system.vm import NAME, UNKNOWN_2, VC_UUID, VMWARE, WILL, FakeVm, Sub, option, uuid_text, vmware
+from tests.system.vm import (
+    AUTHENTICATION,
+    DO,
+    DONT,
+    NAME,
+    UNKNOWN_2,
+    VC_UUID,
+    VMWARE,
+    WILL,
+    WILL_PROXY,
+    FakeVm,
+    Option,
+    Sub,
+    option,
+    uuid_text,
+    vmware,
+)
 from tests.system.wait import until
 
 EARLY = b"before anybody knows\xff" * 200
@@ -91,6 +107,21 @@ def test_a_vm_over_tls_too(start_daemon: StartDaemon, stack: ExitStack, tmp_path
     vm = begun(stack.enter_context(TlsVm(daemon.proxy)))
     replaced(daemon, negotiator(daemon))
     identified(daemon, vm)
+
+
+def test_what_was_said_unasked_is_not_said_again(daemon: Daemon, stack: ExitStack) -> None:
+    """A VM that is silent is asked after a second, and a worker dies then."""
+    vm = stack.enter_context(FakeVm(daemon.proxy))
+    vm.hear(Option(DO, VMWARE))
+    replaced(daemon, negotiator(daemon))
+    asked = list(vm.heard)
+    vm.send_raw(option(WILL, AUTHENTICATION))
+    vm.hear(Option(DONT, AUTHENTICATION))
+    assert vm.heard == [*asked, Option(DONT, AUTHENTICATION)]
+    vm.heard.clear()
+    vm.send_raw(option(WILL, VMWARE) + b"".join(step.says for step in vm.steps()[4:]))
+    vm.hear_code(WILL_PROXY)
+    assert Option(DO, VMWARE) not in vm.heard
 
 
 def test_a_worker_that_is_stopped_is_replaced(daemon: Daemon, stack: ExitStack) -> None:
