@@ -147,8 +147,12 @@ def test_pending_vms_are_counted_down_however_they_end(stage: Stage) -> None:
     failing.says("failed", reason="x")
     claiming.claims()
     stage.dies(dying)
+    heir = stage.cradle.players[-1]
     stage.dies(failing)
     stage.dies(claiming)
+    assert stage.admission.pending == 1
+    heir.says("failed", reason="x")
+    stage.dies(heir)
     assert stage.admission.pending == 0
 
 

@@ -97,7 +97,7 @@ def test_a_source_may_be_told_twice(stage: Stage, monkeypatch: pytest.MonkeyPatc
 def test_only_the_connection_of_a_balancer_has_another_source(stage: Stage) -> None:
     player, _ = stage.dial()
     player.says("source", peer="10.1.1.1:5")
-    assert stage.killed(player)
+    stage.until(lambda: stage.killed(player))
 
 
 @pytest.mark.parametrize(("number", "deaths"), [(signal.SIGSYS, DEATHS), (signal.SIGKILL, KILLED)])
