@@ -72,7 +72,10 @@ def play(settings: dict[str, Any], arena: int, page: int, pages: list[Page]) -> 
     """
     ours, theirs = pair()
     near, far = tcp_pair()
-    start = Start(theirs, arena, page, -1, -1, settings, leg=near.detach(), leg_number=1, peer="127.0.0.1:1")
+    number = len(pages) + 1  # the page still tells of the connection before
+    start = Start(
+        theirs, arena, page, -1, -1, settings, leg=near.detach(), leg_number=number, peer="127.0.0.1:1"
+    )
     worker = VmwareWorker(start)
     pages.append(worker.shell.page)
     for words in script(settings["services"][0]):
