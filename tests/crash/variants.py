@@ -21,7 +21,7 @@ from tests.system import processes
 from tests.system.daemon import Daemon
 from tests.system.tls_peers import self_signed
 
-LOGGED = ("log.max_size=128K", "log.keep=400", "clients.replay=0")
+LOGGED = ("log.max_size=128K", "log.keep=4000", "clients.replay=0")
 TIGHT = ("log.max_size=48K", *LOGGED[1:])
 UNLOGGED = ("log.dir=off", "clients.replay=0")
 WITHOUT_LOG = tuple(point for point in SCENES if not point.startswith("log."))
