@@ -111,7 +111,21 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 def _console(parser: argparse.ArgumentParser) -> None:
     _name(parser)
-    parser.add_argument("-r", "--read-only", action="store_true", help="watch only: nothing is sent")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-r", "--read-only", action="store_true", help="watch only: nothing is sent")
+    how.add_argument(
+        "--mode",
+        choices=("rw", "ro", "lock", "exclusive"),
+        help="how to share it (default rw, with the others)",
+    )
+    how.add_argument("--lock", action="store_true", help="nobody else may type; short for --mode lock")
+    how.add_argument(
+        "--exclusive", action="store_true", help="nobody else may type or come; short for --mode exclusive"
+    )
+    parser.add_argument(
+        "--or-read-only", action="store_true", help="watch when somebody has a lock, or typing is not allowed"
+    )
+    _reason(parser, "why you lock it, for the others")
     parser.add_argument("-e", "--escape", metavar="KEY", help="the escape key: ^] (default), C-a, none …")
     parser.add_argument(
         "--replay",
@@ -128,6 +142,36 @@ def _console(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _reason(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help=help)
+
+
+def _who(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", type=_given, metavar="NAME", help="on this console alone")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
+def _lock(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument(
+        "id",
+        nargs="?",
+        type=_whole_number,
+        metavar="ID",
+        help="the session that gets it (default: your only one)",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--exclusive", action="store_true", help="nobody else is let in either")
+    how.add_argument("--take-over", action="store_true", help="take the lock from whoever has it")
+    _reason(parser, "why, for the others")
+
+
+def _kick(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("id", type=_whole_number, metavar="ID", help="the number that who shows")
+    _reason(parser, "why, for the one who has to go")
+
+
 COMMANDS = {
     "status": Command("show the daemon's health and its consoles", "vspcd.ctl.status", "run", _status),
     "list": Command(
@@ -135,6 +179,10 @@ COMMANDS = {
     ),
     "console": Command("get on a console", "vspcd.ctl.console", "run", _console),
     "log": Command("show a console's log", "vspcd.ctl.log", "run", _log),
+    "who": Command("show who is on the consoles", "vspcd.ctl.people", "who", _who),
+    "lock": Command("let nobody else type on a console", "vspcd.ctl.people", "lock", _lock),
+    "unlock": Command("end the lock on a console", "vspcd.ctl.people", "unlock", _name),
+    "kick": Command("send somebody away from a console", "vspcd.ctl.people", "kick", _kick),
     "forget": Command(
         "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
     ),

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from vspcd.ctl.commandline import COMMANDS, build_parser, subparsers
 from vspcd.ctl.failure import OK
 
-NAMED = ("console", "log", "forget", "status")
+NAMED = ("console", "who", "lock", "unlock", "kick", "log", "forget", "unpark", "status")
 """Commands that take a console's name."""
 
 
