@@ -103,6 +103,15 @@ class Audit:
         message: Message = {"type": "audit", "number": self._number, "file": str(path), "lines": batch}
         self._sent = len(batch) if self._keeper.tell(message) else 0
 
+    def finish(self) -> None:
+        """Give the keeper all that is left, as the last thing."""
+        while self._lines and not self._failing:
+            del self._lines[: self._sent]  # it has these already
+            self._sent = 0
+            self.flush()
+            if not self._sent:
+                return
+
     def _again(self) -> None:
         """There is another keeper: what the one before has not acknowledged is written again."""
         self._sent = 0

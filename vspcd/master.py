@@ -356,6 +356,7 @@ class Master:
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
+        self.audit.finish()
         self.consoles.keeper.stop()
         self.adoption.close()
         if self.tools is not None:
