@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -87,6 +88,11 @@ class Cradle(Nursery):
         self.players.append(Player(worker, theirs, self.loop))
         return worker
 
+    def workers(
+        self, config: Config, state: str, legs: Sequence[LegRecord]
+    ) -> tuple[list[Worker], Optional[Exception]]:
+        return [self.worker(config, state, leg) for leg in legs], None
+
     def close(self) -> None:
         """Let go of what a nursery has for ever."""
         for fd in (self._gate, self._opened, self._arena.fd, self._log_directory, self.roster):
@@ -135,6 +141,7 @@ class Stage:
         """A VM connects: its worker's part, and the VM's end."""
         near, far = tcp_pair()
         self.claims.vm_connected(near, f"{host}:{far.getsockname()[1]}")
+        self.claims.vms_connected()
         far.settimeout(10)
         self._fars.append(far)
         return self.cradle.players[-1], far

@@ -122,6 +122,7 @@ def test_a_vm_that_is_not_welcome_gets_no_worker(stages: Callable[..., Stage]) -
     stage = stages("proxy.allow=[198.51.100.0/24]")
     near, far = tcp_pair()
     stage.claims.vm_connected(near, f"{HOST}:1")
+    stage.claims.vms_connected()
     assert ended(far)
     assert stage.cradle.players == []
     assert "proxy.allow" in stage.admission.refusals()[0]["reason"]
@@ -148,8 +149,12 @@ def test_pending_vms_are_counted_down_however_they_end(stage: Stage) -> None:
     failing.says("failed", reason="x")
     claiming.claims()
     stage.dies(dying)
+    heir = stage.cradle.players[-1]
     stage.dies(failing)
     stage.dies(claiming)
+    assert stage.admission.pending == 1
+    heir.says("failed", reason="x")
+    stage.dies(heir)
     assert stage.admission.pending == 0
 
 

@@ -211,11 +211,13 @@ def test_a_keeper_that_dies_again_and_again_costs_nothing(half: Half) -> None:
 
 def test_a_keeper_that_cannot_load_the_map_is_told_apart_from_one_that_dies_later(half: Half) -> None:
     half.keeper._on_loaded = lambda _entries: None
+    alive = half.keeper.pid
     assert not half.keeper.died("exited with 70")
     half.keeper._on_loaded = None
     pid = half.keeper.pid
     half.keeper.stop()
     assert pid == 0
+    assert status_of(alive) == 0
 
 
 def test_what_the_disk_refuses_is_kept_when_it_takes_it(half: Half) -> None:

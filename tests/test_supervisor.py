@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,17 +67,6 @@ def test_a_refused_claimant_is_told_and_remembered(stage: Stage) -> None:
 
 
 # Deaths
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSYS, signal.SIGTERM, 35, 64])
-def test_a_death_of_any_sort_while_negotiating_is_remembered_and_makes_room(
-    stage: Stage, number: int
-) -> None:
-    player, far = stage.dial()
-    stage.dies(player, number)
-    assert "while negotiating" in stage.admission.refusals()[0]["reason"]
-    assert stage.admission.pending == 0
-    assert ended(far)
 
 
 def test_a_worker_that_dies_before_it_is_connected_is_replaced_and_its_vm_stays(stage: Stage) -> None:

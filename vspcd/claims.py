@@ -21,12 +21,12 @@ from vspcd.core.address import host_of
 from vspcd.moves import Moves
 from vspcd.proto.control import CLAIMING, NEGOTIATING, OWNER, Message
 from vspcd.proto.errors import PeerError
+from vspcd.renegotiation import Renegotiation
 from vspcd.spawn import is_balancer
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.unix import listen
-from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
@@ -64,9 +64,11 @@ class Claims:
         self._log = log
         self._supervisor = supervisor
         self._consoles = consoles
+        self.renegotiation = Renegotiation(log, supervisor, self.admission)
         self.moves = Moves()
         self.waiting: dict[int, Claim] = {}
         self.unexplained: dict[int, str] = {}
+        self._arrivals: list[LegRecord] = []
         supervisor.handle(
             {
                 "source": self._source,
@@ -84,9 +86,8 @@ class Claims:
 
     def vm_connected(self, sock: socket.socket, peer: str) -> None:
         """A connection on the VM port. Raises NoRoom when there can be no worker for it."""
-        objection = self.admission.objection(
-            self._supervisor.config.proxy, peer, is_balancer(self._supervisor.config, peer)
-        )
+        balancer = is_balancer(self._supervisor.config, peer)
+        objection = self.admission.objection(self._supervisor.config.proxy, peer, balancer)
         if objection is not None:
             self.admission.refused(peer, objection)
             sock.close()
@@ -95,15 +96,26 @@ class Claims:
             self._log.debug("vm-left-at-once", peer=peer)
             sock.close()
             return
-        leg = LegRecord(next(self._supervisor.table.numbers), peer, sock, time.time())
-        try:
-            self._supervisor.spawn(NEGOTIATING, leg)
-        except NoRoom as error:
-            self.admission.refused(peer, str(error))
-            sock.close()
-            raise
+        number = next(self._supervisor.table.numbers)
+        self._arrivals.append(LegRecord(number, peer, sock, time.time(), balancer=balancer))
         self.admission.begins(peer)
-        self._log.debug("vm-dialled", peer=peer)
+
+    @property
+    def arriving(self) -> int:
+        """How many have come in this turn."""
+        return len(self._arrivals)
+
+    def vms_connected(self) -> None:
+        """Those who have come in this turn get their workers, all together. Raises NoRoom when some did not."""
+        legs, self._arrivals = self._arrivals, []
+        served, error = self._supervisor.spawn_all(NEGOTIATING, legs)
+        for leg in legs[:served]:
+            self._log.debug("vm-dialled", peer=leg.peer)
+        for leg in legs[served:]:
+            self._not_admitted(leg.peer, str(error))
+            leg.parked.close()
+        if error is not None:
+            raise error
 
     def _not_admitted(self, peer: str, reason: str) -> None:
         self.admission.ends(peer)
@@ -112,9 +124,11 @@ class Claims:
     def _source(self, worker: Worker, message: Message) -> None:
         """A balancer has said where a connection comes from: the rules apply to that host."""
         leg = worker.only_leg
-        if leg is None or not is_balancer(self._supervisor.config, leg.peer):
+        if leg is None or not (leg.balancer or is_balancer(self._supervisor.config, leg.peer)):
             raise PeerError("a source of a connection that is not a balancer's")
         _check_endpoint(message["peer"])
+        if leg.peer == message["peer"]:
+            return  # a dead worker had told it already
         self.admission.ends(leg.peer)
         leg.peer = message["peer"]
         objection = self.admission.objection(self._supervisor.config.proxy, leg.peer)
@@ -184,8 +198,8 @@ class Claims:
 
     def worker_died(self, worker: Worker, how: str) -> None:
         """A worker that negotiated or waited for a verdict is dead."""
-        if worker.state == NEGOTIATING and worker.only_leg is not None:
-            self._not_admitted(worker.only_leg.peer, f"its worker {how} while negotiating")
+        if worker.state == NEGOTIATING and worker.legs:
+            self.renegotiation.goes_on(worker, how)
         self._withdraw(worker)
 
     def _claim(self, worker: Worker, message: Message) -> None:

@@ -19,6 +19,7 @@ from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Worker, close
+from vspcd.unix import spool
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 from vspcd.unix.page import BYTES_IN, BYTES_OUT
@@ -98,6 +99,12 @@ class Consoles:
                 self.keeper.put(console.entry())
         for forgotten in kept:
             self.keeper.forget(forgotten)
+
+    def in_doubt(self, page: int) -> None:
+        """The disk works again; this worker's page says what of the log it may have lost before."""
+        for worker in self.table.workers.values():
+            if worker.page_number == page and worker.console is not None and not worker.quitting:
+                self._supervisor.tell(worker, {"type": "in-doubt"})
 
     def own(self, worker: Worker, console: Console, resume: bool = False) -> None:
         """The console is this worker's."""
@@ -187,6 +194,9 @@ class Consoles:
         self.table.consoles.pop(console.id, None)
         self.keeper.forget(console.id)
         self._log.info("console-forgotten", console=console.id, name=console.name, port=console.port)
+        never_logged = spool.forget(str(self._listeners.config.dirs.run / spool.FOLDER), console.id)
+        if never_logged:
+            self._log.error("spool-forgotten", console=console.id, bytes=never_logged)
 
     def without(self, console: Console, worker: Worker) -> None:
         """The console has no worker any more; what it counted stays."""

@@ -34,13 +34,18 @@ class Door(NamedTuple):
 
 
 class Doors:
-    """``take`` may raise NoRoom. ``reserved()``: descriptors that who comes in may not use up."""
+    """``take`` may raise NoRoom, and so may ``taken()``, which is called when all that have come were taken.
+    ``reserved()``: descriptors that who comes in may not use up.
+    """
 
-    def __init__(self, loop: Loop, log: Log, take: Take, reserved: Callable[[], int]) -> None:
+    def __init__(
+        self, loop: Loop, log: Log, take: Take, taken: Callable[[], None], reserved: Callable[[], int]
+    ) -> None:
         self.doors: list[Door] = []
         self._loop = loop
         self._log = log
         self._take = take
+        self._taken = taken
         self._reserved = reserved
         self._acceptors: list[Acceptor] = []
 
@@ -94,6 +99,7 @@ class Doors:
             door.sock,
             lambda sock, peer: self._take(door.name, sock, peer),
             self._reserved,
+            self._taken,
         )
 
     def close(self) -> None:

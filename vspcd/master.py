@@ -37,7 +37,7 @@ from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.requests import Requests
-from vspcd.spawn import Nursery
+from vspcd.spawn import Nursery, settings
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Table, Worker, console_of, say
 from vspcd.tlshelpers import TlsHelpers
@@ -46,9 +46,12 @@ from vspcd.unix import listen, process
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
+from vspcd.unix.page import Page
 from vspcd.upgrade import Upgrades
 from vspcd.watchdog import Watchdog
+from workers.rehearsal import rehearse
 
+TITLE = "vspcd: master"
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 RESERVED, PER_CONSOLE = 64, 2  # descriptors
@@ -61,6 +64,7 @@ class Master:
     """
 
     adoption: Adoption
+    rehearsed: list[Page]
 
     def __init__(
         self,
@@ -87,7 +91,7 @@ class Master:
             else rundir.RunDirectory(inheritance.state.directory, inheritance.state.lock)
         )
         self.nursery = Nursery(config, None if inheritance is None else inheritance.lasting)
-        self.doors = Doors(self.loop, log, self._came, self._reserved)
+        self.doors = Doors(self.loop, log, self._came, self._all_came, self._reserved)
         self.table = Table()
         self.entrance = Entrance(self)
         self.listeners = ConsoleListeners(
@@ -120,12 +124,14 @@ class Master:
 
     def run(self) -> Optional[str]:
         """Serve until told to stop. Returns what went wrong, None when nothing did. Raises CannotStart."""
-        process.name("vspcd: master")
+        process.name(TITLE)
         process.raise_descriptor_limit()
         if self._inheritance is None:
             self.doors.prepare(self.config)
         for number, call in self._signals().items():
             self.loop.on_signal(number, call)
+        self.rehearsed = rehearse(settings(self.config), str(self.config.dirs.run / "rehearsal"))
+        process.name(TITLE)
         process.freeze()
         self.claims.tls = self.tls
         if self._inheritance is None:
@@ -143,7 +149,9 @@ class Master:
         def open_map() -> SqliteBackend:
             return SqliteBackend(self.config.dirs.state / "portmap.db")
 
-        return PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
+        keeper = PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
+        keeper.in_doubt = self.consoles.in_doubt
+        return keeper
 
     def _go_on(self, inheritance: Inheritance) -> None:
         """Take the place of another version, with all that it had; nobody who is connected notices."""
@@ -240,7 +248,7 @@ class Master:
 
     def _reserved(self) -> int:
         """Descriptors that VMs may not use up: for clients, for workers that go on, and for consoles about to open."""
-        return RESERVED + PER_CONSOLE * self.claims.admission.pending
+        return RESERVED + PER_CONSOLE * (self.claims.admission.pending + self.claims.arriving)
 
     def _came(self, door: str, sock: socket.socket, peer: str) -> None:
         if door != PROXY:
@@ -250,6 +258,9 @@ class Master:
         else:
             listen.keep_alive(sock)
             self.claims.vm_connected(sock, peer)
+
+    def _all_came(self) -> None:
+        self.claims.vms_connected()
 
     def _tls_secured(self, number: int, name: Optional[str]) -> None:
         if not self.entrance.secured(number, name):

@@ -59,6 +59,9 @@ class PortKeeper:
         self.channel: Optional[Channel] = None
         self.others: dict[str, Callable[[Message], None]] = {}  # what it says about other things than the map
         self.began: Callable[[], None] = lambda: None  # another keeper is there
+        self.in_doubt: Callable[[int], None] = lambda _page: (
+            None
+        )  # what the log of this page's console has to tell of
         self._start()
 
     def _start(self) -> None:
@@ -151,6 +154,11 @@ class PortKeeper:
             self.pinged = 0.0
         elif kind in self.others:
             self.others[kind](message)
+        elif kind == "in-doubt":
+            self.in_doubt(message["page"])
+        elif kind == "not-synced":
+            facts = {key: message[key] for key in ("console", "bytes", "reason")}
+            self._log.error("log-not-synced", **facts)
         else:
             self._failed(message["reason"])
 

@@ -26,8 +26,8 @@ from vspcd.proto.vmware_codes import format_uuid
 from vspcd.renewal import renewal
 from vspcd.table import Console
 from vspcd.toolserver import Answer, Refusal
-from vspcd.unix.lognotes import why
-from vspcd.unix.page import HEAD, LOG_TROUBLE, NOT_LOGGED
+from vspcd.unix.logdoubt import Doubts, trouble_of
+from vspcd.unix.page import HEAD, NOT_LOGGED
 from vspcd.upgrade import version_on_disk
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class Requests:
             "bytes_in": bytes_in,
             "bytes_out": bytes_out,
             "not_logged": 0 if worker is None else worker.page.words[NOT_LOGGED],
-            "log_trouble": None if worker is None else why(worker.page.words[LOG_TROUBLE]) or None,
+            "in_doubt": 0 if worker is None else Doubts(worker.page).bytes,
+            "log_trouble": None if worker is None else trouble_of(worker.page) or None,
             "quarantined": console.quarantined,
             "parked_until": time.time() + console.parked_for if console.parked_for else None,
             "bios_uuid": console.bios_uuid,

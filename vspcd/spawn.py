@@ -7,8 +7,10 @@ Never: decides when; waits for a child.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.config_schema import Config
@@ -16,11 +18,13 @@ from vspcd.core.address import allowed, host_of
 from vspcd.portmap.base import Backend
 from vspcd.proto.control import NEGOTIATING
 from vspcd.table import LegRecord, Worker
-from vspcd.unix import process, roster
+from vspcd.unix import process, roster, spool
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
 from workers import keeper, tls, vmware
 from workers.shell import Start
+
+F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python 3.10 has a name for it
 
 
 class Inherited(NamedTuple):
@@ -29,6 +33,15 @@ class Inherited(NamedTuple):
     arena: int
     pages: frozenset[int]
     sync: tuple[int, int]
+
+
+class Birth(NamedTuple):
+    """A worker to be: both ends of its channel, and its page."""
+
+    child: process.Child
+    ours: socket.socket
+    theirs: socket.socket
+    page: int
 
 
 class Nursery:
@@ -43,19 +56,47 @@ class Nursery:
         if config.log.dir is not None:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._sync_reader, self._sync_writer = (
-            os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC) if inherited is None else inherited.sync
-        )
+        self._log_path = "" if config.log.dir is None else str(config.log.dir)
+        self._sync_reader, self._sync_writer = word_pipe() if inherited is None else inherited.sync
 
     def worker(
         self, config: Config, state: str, leg: Optional[LegRecord] = None, page: Optional[int] = None
     ) -> Worker:
-        """Fork a worker, with a new VM connection or without; on the page of a dead one when it goes on for that.
+        """Fork a worker, with a VM connection to negotiate with or without; on the page of a dead one when it goes on
+        for that.
 
         Raises OSError or MemoryError when there is no room.
         """
+        birth = self._birth(config, leg, page)
+        try:
+            pid = process.fork(*birth.child, config.workers.memory)
+        except OSError:
+            self._stillborn(birth, page is None)
+            raise
+        return self._born(birth, pid, state, leg)
+
+    def workers(
+        self, config: Config, state: str, legs: Sequence[LegRecord]
+    ) -> tuple[list[Worker], Optional[Exception]]:
+        """Fork a worker for each of these connections, one right after the other. The workers of the first ones, up to
+        the one that found no room, and why it did not.
+        """
+        births: list[Birth] = []
+        none_left: Optional[Exception] = None
+        try:
+            for leg in legs:
+                births.append(self._birth(config, leg))
+        except (OSError, MemoryError) as error:
+            none_left = error
+        pids, failed = process.fork_all([birth.child for birth in births], config.workers.memory)
+        for birth in births[len(pids) :]:
+            self._stillborn(birth, True)
+        made = [self._born(birth, pid, state, leg) for birth, pid, leg in zip(births, pids, legs)]
+        return made, failed or none_left
+
+    def _birth(self, config: Config, leg: Optional[LegRecord], page: Optional[int] = None) -> Birth:
+        """All that a worker needs. Raises OSError or MemoryError when there is no room."""
         ours, theirs = pair()
-        fresh = page is None
         page = self._arena.take() if page is None else page
         start = Start(
             channel=theirs,
@@ -69,28 +110,38 @@ class Nursery:
             leg=-1 if leg is None else leg.parked.fileno(),
             leg_number=0 if leg is None else leg.number,
             peer="" if leg is None else leg.peer,
-            balancer=leg is not None and is_balancer(config, leg.peer),
+            balancer=leg is not None and leg.balancer,
+            secured=leg is not None and leg.secured,
+            poisoned=leg is not None and leg.poisoned,
+            session=None if leg is None else leg.session,
         )
-        try:
-            pid = process.fork(lambda: vmware.main(start), start.descriptors(), config.workers.memory)
-        except OSError:
-            ours.close()
-            if fresh:
-                self._arena.give_back(page)
-            raise
-        finally:
-            theirs.close()
+        return Birth(process.Child(lambda: vmware.main(start), start.descriptors()), ours, theirs, page)
+
+    def _stillborn(self, birth: Birth, fresh: bool) -> None:
+        birth.ours.close()
+        birth.theirs.close()
+        if fresh:
+            self._arena.give_back(birth.page)
+
+    def _born(self, birth: Birth, pid: int, state: str, leg: Optional[LegRecord]) -> Worker:
+        birth.theirs.close()
         legs = {} if leg is None else {leg.number: leg}
-        return Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
+        return Worker(pid, Channel(birth.ours), birth.page, self._arena.page(birth.page), state, legs)
 
     def keeper(self, open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
         """Fork the keeper; its pid and our end of its channel."""
         ours, theirs = pair()
 
         def main() -> None:
-            keeper.main(keeper.KeeperStart(Channel(theirs), self._sync_reader, self._log_directory, open_map))
+            keeper.main(
+                keeper.KeeperStart(
+                    *(Channel(theirs), self._sync_reader, self._log_directory, open_map),
+                    *(self._arena.fd, pages, self._log_path),
+                )
+            )
 
-        keep = {theirs.fileno(), self._sync_reader, self._log_directory} - {-1}
+        keep = {theirs.fileno(), self._sync_reader, self._log_directory, self._arena.fd} - {-1}
+        pages = self._arena.in_use()
         pid = process.fork(main, keep)
         theirs.close()
         return pid, ours
@@ -134,6 +185,16 @@ class Nursery:
         self._arena.give_back(worker.page_number)
 
 
+def word_pipe() -> tuple[int, int]:
+    """The pipe to the keeper; with room for what many workers say while a disk is slow, where that is allowed."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.fcntl(writer, F_SETPIPE_SZ, keeper.WORDS)
+    except OSError:
+        pass  # a word that finds no room is said again
+    return reader, writer
+
+
 def is_balancer(config: Config, peer: str) -> bool:
     """Whether connections from there begin with a PROXY protocol header."""
     return bool(config.proxy.balancers) and allowed(host_of(peer), config.proxy.balancers)
@@ -156,7 +217,7 @@ def settings(config: Config) -> dict[str, Any]:
             "sync": config.log.sync,
             "dir": "" if config.log.dir is None else str(config.log.dir),
             "spool": config.log.spool,
-            "spool_dir": str(config.dirs.run / "journal"),
+            "spool_dir": str(config.dirs.run / spool.FOLDER),
             "quota": config.log.quota,
             "reserve": config.log.reserve.size,
             "reserve_percent": config.log.reserve.percent,

@@ -13,17 +13,13 @@ import time
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
 from vspcd.locks import facts
+from vspcd.mortality import KILLED, weight
 from vspcd.proto.control import OWNER, Message
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.page import READ_UP_TO, SENT_UP_TO
-
-DEATHS = 3
-KILLED = 50
-"""So many deaths without a byte of progress, and what the VM has said goes into quarantine: of bugs and hangs, or by
-SIGKILL, which comes from outside and only now and then from the kernel for what a worker does."""
 
 SOON = 60.0
 """Seconds after which a death has nothing to do with the one before."""
@@ -35,7 +31,6 @@ WITHIN = 600.0
 PARKED_FOR = 3600.0
 AGAIN_AFTER = 0.5
 REMEMBERED = 10
-SIGKILLED = "killed by SIGKILL"
 FEEDS, TARGET, NEWCOMER, POISON = "feeds", "target", "newcomer", "poison"
 
 
@@ -100,8 +95,7 @@ class Succession:
         if at != console.died_at or now - console.died_when > SOON:
             console.deaths, console.poisoned = 0, False
         console.died_at, console.died_when = at, now
-        from_outside = how == SIGKILLED and not dead.hung
-        console.deaths += 1 if from_outside else -(-KILLED // DEATHS)
+        console.deaths += weight(how, dead.hung)
 
     def _hand_legs(self, console: Console, dead: Worker, heir: Worker) -> None:
         legs, dead.legs = dead.legs, {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
 from vspcd.config_schema import Config
@@ -65,6 +65,13 @@ class Supervisor:
             instead_of.replaced = True
         self.serve(worker)
         return worker
+
+    def spawn_all(self, state: str, legs: Sequence[LegRecord]) -> tuple[int, Optional[NoRoom]]:
+        """Fork a worker for each new VM connection: how many got one, and why the others did not."""
+        workers, error = self._nursery.workers(self.config, state, legs)
+        for worker in workers:
+            self.serve(worker)
+        return len(workers), None if error is None else NoRoom(f"no worker could be started: {error}")
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
         """Call then, unless everything ends."""

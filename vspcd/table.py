@@ -32,6 +32,9 @@ class LegRecord:
     since: float
     secured: bool = False
     session: Optional[dict[str, Any]] = None  # for a worker that goes on for a dead one
+    balancer: bool = False  # it begins with a PROXY protocol header
+    deaths: int = 0  # of workers that negotiated with it, each with its weight
+    poisoned: bool = False  # its worker puts into quarantine what has killed the others
 
 
 @dataclass

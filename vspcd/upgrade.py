@@ -97,6 +97,8 @@ class Upgrades:
         homeless = [
             each for each in table.consoles.values() if each.worker and each.worker.pid not in table.workers
         ]
+        if self._master.claims.renegotiation.homeless:
+            return "a VM waits until there is room for a worker"
         return f"{homeless[0].id} waits until there is room for a worker" if homeless else ""
 
     # The other version checks itself.

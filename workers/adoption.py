@@ -37,7 +37,8 @@ class Survivor:
             return bool(worker.connection or worker.console.clients or worker.moves.machine.under_way)
         if worker.negotiation is not None:
             return not worker.negotiation.over
-        return worker.preamble is not None and not worker.preamble.over
+        preamble = worker.arrival.preamble
+        return preamble is not None and not preamble.over
 
     def describe(self) -> Iterator[Word]:
         """All that the master has to know."""
@@ -50,9 +51,10 @@ class Survivor:
         console = worker.console
         if console is None:
             yield self._worker_itself(NEGOTIATING, None), []
-            leg = worker.first_leg if worker.connection is None else worker.connection.leg
+            leg = worker.arrival.leg
             if leg is not None:
-                yield _leg(leg, None, False)
+                told = None if worker.negotiation is None else worker.negotiation.snapshot()
+                yield _leg(leg, told, False)
             return
         yield (
             self._worker_itself(OWNER, {"uuid": console.uuid, "label": console.label, "name": console.name}),
@@ -75,6 +77,8 @@ class Survivor:
         worker = self._worker
         if worker.negotiation is not None:
             worker.negotiation.claim_again()
+        if worker.console is not None:
+            worker.console.journal.adopted()
         if worker.console is not None and worker.connection is not None:
             worker.facts.note(worker.console, worker.connection.session)
         worker.idle_if_alone()

@@ -5,7 +5,7 @@ Owns: the leg and its session.
 Never: knows whose console it is; its handlers do.
 
 A turn is: peek, hand on, reply, consume. Whatever a handler learns from a byte has happened before the kernel
-forgets the byte.
+forgets the byte. While it is not known whose the connection is, the kernel keeps what was consumed (``Leg.hold``).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Connection:
         self.silent = True
         self.declined = False  # it has said that it does not speak VMware's extension
         self.in_turn = False
-        self._talked = False
+        self.talked = False  # there was protocol in this turn
         self._more = False  # the turn ended before all that was whole had been dealt with
         self._view = room.view
 
@@ -119,10 +119,12 @@ class Connection:
 
     def _read(self, events: int) -> None:
         seen = self.leg.peek(self._view)
-        if seen == NO_DATA:
-            return
-        if seen == 0:
+        if seen == 0 or (seen == NO_DATA and self.leg.held and events & PEER_CLOSED):
             self._fail(TLS_ENDED if self.leg.secured else CLOSED)
+            return
+        if seen == NO_DATA:
+            if self.leg.held and events & HANGUP:
+                self._fail("it was reset")
             return
         self.silent = False
         reached("leg.peeked")
@@ -147,7 +149,7 @@ class Connection:
         reached("turn.parsed")
         unable = self._reply()
         reached("turn.replied")
-        if self._talked or self.handlers.tells_all:
+        if self.talked or self.handlers.tells_all:
             self.handlers.changed(self, size)
             reached("turn.told")
         self.leg.consume(size, self._view)
@@ -166,12 +168,12 @@ class Connection:
     def _hand_on(self, seen: int) -> int:
         """Deal with the complete part of what was seen: its size."""
         if _IAC.search(self._view, 0, seen) is None:
-            self._more = self._talked = False
+            self._more = self.talked = False
             self.handlers.data(self, self._view[:seen])
             return seen
         seen_bytes = bytes(self._view[:seen])
         size = messages = 0
-        self._more = self._talked = False
+        self._more = self.talked = False
         while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes):
             begin = size
             for token, end in found:
@@ -189,7 +191,7 @@ class Connection:
 
     def _protocol(self, token: telnet.Negotiation | telnet.Command | telnet.Subnegotiation) -> None:
         self.declined = self.declined or token == NO_EXTENSION
-        self._talked = True
+        self.talked = True
         for event in self.session.receive(token):
             if not self.closed:
                 self.handlers.event(self, event)
@@ -205,6 +207,10 @@ class Connection:
         self.queue_replies()
         if self.leg.out:
             self.handlers.room(self)
+
+    def release(self) -> None:
+        """Let the kernel forget what is held. Raises LegGone."""
+        self.leg.release(self._view)
 
     def drain(self) -> None:
         """Hand on all that has arrived already: the last words of a connection that is about to be replaced."""

@@ -16,7 +16,7 @@ from vspcd.unix.failpoint import reached
 from vspcd.unix.page import LEG, SENT_UP_TO, TYPIST
 from workers.contest import Newcomer, newcomer_of
 from workers.leg import LegGone, shut_down
-from workers.quarantine import put_aside
+from workers.quarantine import KILLS, places, put_aside
 from workers.resumption import NOWHERE, Resumed, resume
 from workers.shell import socket_of
 from workers.vmotion import Target
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from workers.vmware import VmwareWorker
 
 FEEDS, TARGET, NEWCOMER, POISON = "feeds", "target", "newcomer", "poison"
-
-
-KILLS = "what the VM said has killed its workers again and again"
 
 
 class Inheritance:
@@ -130,10 +127,7 @@ class Inheritance:
         """What this connection says has killed one worker after the other; nobody looks at it again."""
         worker, console = self._worker, self._worker.console_of_ours
         leg = socket_of(poisonous.fd)
-        log = worker.shell.settings["log"]
-        kept = put_aside(
-            [log["dir"], log["spool_dir"]] if log["enabled"] else [log["spool_dir"]], console.id, leg
-        )
+        kept = put_aside(places(worker.shell.settings["log"]), console.id, leg)
         facts = {"file": kept.file, "bytes": kept.size}
         console.fanout.said(f"\r\n[vspcd: {kept.size} bytes put aside in {kept.file}: {KILLS}]\r\n".encode())
         console.journal.event("quarantined", facts)

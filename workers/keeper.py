@@ -1,23 +1,22 @@
 """The keeper: the process that waits for disks, so that the master and the consoles need not.
 
 Does: loads the port map, applies batches of changes and says when they are durable; brings the console logs
-to the disk within a second of a worker's word; writes the audit log.
+to the disk within a second of a worker's word, and says whose bytes the disk refuses; writes the audit log.
 Owns: the port map's back end.
 Never: decides anything about consoles or ports.
 
 The audit log's lines come in batches, and a batch is in the file as a whole or not at all.
 
-Workers write one byte into a pipe when their log has new bytes, at most every 0.4 s each. The keeper waits
-0.5 s and syncs the whole file system of the logs at once: one sync for thousands of consoles, and none when
-all is quiet.
+Workers write one word into a pipe when their log has new bytes, at most every 0.4 s each. The keeper waits
+0.5 s and syncs the whole file system of the logs at once: one sync for thousands of consoles, another one for what came
+just behind the words, and none when all is quiet.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.portmap.base import Backend, Change, Entry, Forget, PortMapError, Put
 from vspcd.proto import control
@@ -25,18 +24,26 @@ from vspcd.proto.control import Message, packed
 from vspcd.unix import process
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.loop import READ, Loop
+from workers.disksync import DiskSync
 
 SYNC_DELAY = 0.5
 AUDIT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+WORDS = 1 << 20  # bytes
 
 
 class KeeperStart(NamedTuple):
-    """What the keeper is born with; ``log_directory`` is -1 without logging."""
+    """What the keeper is born with; ``log_directory`` is -1 without logging.
+
+    ``arena`` holds the pages of the workers, ``pages`` are those in use, ``log_path`` is the log folder's.
+    """
 
     channel: Channel
     sync: int
     log_directory: int
     open_map: Callable[[], Backend]
+    arena: int = -1
+    pages: tuple[int, ...] = ()
+    log_path: str = ""
 
 
 class Keeper:
@@ -46,7 +53,6 @@ class Keeper:
         self._loop = Loop()
         self._start = start
         self._backend = start.open_map()
-        self._asked = False  # for a sync that is still to come
         self._audit = -1  # the audit log, while it is not on the disk
         self._answers = {
             "load": self._load,
@@ -54,18 +60,21 @@ class Keeper:
             "ping": self._pong,
             "audit": self._write,
         }
-        self._libc = ctypes.CDLL(None, use_errno=True)
         start.channel.serve(self._loop, self._received, self._loop.stop)
+        self._disk: Optional[DiskSync] = None
         if start.log_directory >= 0:
-            self._loop.watch(start.sync, READ, self._dirty)
+            self._disk = DiskSync(start.log_directory, start.log_path, start.arena, start.pages)
+            self._go_on(self._disk)
 
     def run(self) -> None:
         """Serve until the master is gone."""
         self._loop.run()
         self._backend.close()  # first: the next keeper waits for the map
         self._sync_audit()
-        if self._asked or self._take_words():
-            self._sync()
+        if self._disk is not None:
+            self._disk.heard(self._words())
+            if self._disk.waits:
+                self._disk.sync()
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
@@ -132,27 +141,32 @@ class Keeper:
         except ChannelClosed:
             pass  # the master is gone; what it has sent before is still written
 
-    def _dirty(self, _events: int) -> None:
+    # The disk of the logs.
+
+    def _go_on(self, disk: DiskSync) -> None:
+        """Sync again before long when there is a reason, or wait for one."""
+        if disk.waits:
+            self._loop.call_later(SYNC_DELAY, lambda: self._sync(disk))
+        else:
+            self._loop.watch(self._start.sync, READ, lambda _events: self._dirty(disk))
+
+    def _dirty(self, disk: DiskSync) -> None:
         self._loop.forget(self._start.sync)
-        self._asked = True
-        self._loop.call_later(SYNC_DELAY, self._sync_and_listen)
+        disk.heard(self._words())
+        self._loop.call_later(SYNC_DELAY, lambda: self._sync(disk))
 
-    def _sync_and_listen(self) -> None:
-        self._take_words()
-        self._asked = False
-        self._sync()
-        self._loop.watch(self._start.sync, READ, self._dirty)
+    def _sync(self, disk: DiskSync) -> None:
+        disk.heard(self._words())
+        for message in disk.sync():
+            self._tell(message.pop("type"), **message)
+        self._go_on(disk)
 
-    def _take_words(self) -> bool:
-        """Whether workers have said that there is something new since this was asked last."""
+    def _words(self) -> bytes:
+        """What workers have said since this was asked last."""
         try:
-            return bool(os.read(self._start.sync, 65536))
+            return os.read(self._start.sync, WORDS)
         except BlockingIOError:
-            return False
-
-    def _sync(self) -> None:
-        if self._start.log_directory >= 0:
-            self._libc.syncfs(self._start.log_directory)
+            return b""
 
 
 def _opened(path: str) -> int:

@@ -9,6 +9,8 @@ process.
 Bytes stay in the kernel until they are in the journal and out at the clients: a worker that dies in between
 has lost nothing. What cannot be consumed yet, such as an escape cut in two, must not wake the loop again and
 again: SO_RCVLOWAT keeps it asleep until more has come.
+
+A leg can *hold* what is dealt with: the kernel keeps it, and whoever goes on sees the connection from its first byte.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Leg:
         self.peer = peer
         self.secured = secured  # the far end is a TLS helper of ours
         self.out = bytearray()
-        self.taken = tcpinfo.consumed(sock)
+        self.taken = tcpinfo.consumed(sock)  # bytes that are dealt with
+        self.held = 0  # how many of them the kernel still has
+        self.hold = 0  # how many it may have to keep
         self.given = tcpinfo.given(sock)
         self.half = b""  # the other half of an escape that was cut: it goes before anything else
         self.half_of = 0  # the client that typed it
@@ -108,13 +112,21 @@ class Leg:
     # Reading.
 
     def peek(self, buffer: memoryview) -> int:
-        """Look at what has arrived: bytes put into ``buffer``, 0 at the end, NO_DATA. Raises LegGone."""
+        """Look at what has arrived: bytes put into ``buffer``, 0 at the end, NO_DATA. Raises LegGone.
+
+        While something is held, the end cannot be seen.
+        """
         try:
-            return self.sock.recv_into(buffer, 0, PEEK)
+            seen = self.sock.recv_into(buffer, 0, PEEK)
         except (BlockingIOError, InterruptedError):
             return NO_DATA
         except OSError as error:
             raise LegGone(os.strerror(error.errno or 0)) from None
+        if self.held:
+            seen -= self.held
+            buffer[:seen] = buffer[self.held : self.held + seen]
+            return seen or NO_DATA
+        return seen
 
     def consume(self, size: int, buffer: memoryview) -> None:
         """``size`` bytes of those seen are dealt with.
@@ -122,11 +134,22 @@ class Leg:
         With MSG_TRUNC the kernel discards without copying: ``buffer`` only lends its length.
         """
         self.taken += size
+        if self.held + size <= self.hold:
+            self.held += size
+            reached("leg.held")
+            return
         if self._reading is not None:
             self._reading.put(READ_UP_TO, self.number, self.taken, self._reading.words[HEAD])
         reached("leg.consume")
+        size, self.held = self.held + size, 0
         self.discard(size, buffer)
         reached("leg.consumed")
+
+    def release(self, buffer: memoryview) -> None:
+        """Let the kernel forget all that is held. Raises LegGone."""
+        size, self.held = self.held, 0
+        self.discard(size, buffer)
+        self.sleep_until(1)
 
     def _forget(self, size: int, buffer: memoryview) -> int:
         try:
@@ -148,7 +171,7 @@ class Leg:
 
     def sleep_until(self, low_water: int) -> None:
         """Do not wake up before this many bytes are there: the ones seen are half a message."""
-        self._low_water.set(low_water)
+        self._low_water.set(self.held + low_water)
 
     # Writing.
 

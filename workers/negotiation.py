@@ -4,11 +4,15 @@ Does: negotiates under deadlines, asks the master for the console, tells a peer 
 is for.
 Owns: the connection, until the console is ours or another worker takes it over.
 Never: logs or shows a console byte; waits for ever.
+
+The kernel keeps what the VM says until it is known whose it is, so that another worker can negotiate from the first
+byte again. The master is told how things stand only before the kernel forgets something, and before anything is said
+that no byte of the VM's has called for.
 """
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from vspcd.core.identity import BLANK
 from vspcd.core.journal import Buffer
@@ -28,13 +32,14 @@ from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
 from workers.leg import LegGone
-from workers.resumption import fresh
+from workers.resumption import NOWHERE, described
 from workers.shell import Shell
 
 ASK_AFTER = 1.0
 PLAIN_WORDS_AFTER = 4.0
 LAST_WORDS = 1.0
 EARLY_LIMIT = 8192
+HELD = 2048  # bytes that the kernel keeps; a VM says a few hundred until it is known
 UNSENT_LIMIT = 8192
 TLS_HANDSHAKE = 0x16
 SHOWN = 100  # characters of what a VM asked for
@@ -47,12 +52,14 @@ NOT_FOR_YOU = (
 class Negotiation:
     """``done`` is called when nothing is left to do here and the process can leave."""
 
-    tells_all = False
+    tells_all = True
 
-    def __init__(self, shell: Shell, connection: Connection, done: Callable[[], None]) -> None:
+    def __init__(
+        self, shell: Shell, connection: Connection, done: Callable[[], None], early: bytes = b""
+    ) -> None:
         self.shell = shell
         self.connection = connection
-        self.early = bytearray()
+        self.early = bytearray(early)
         self._done = done
         self._timers: list[Timer] = []
         self.over = False
@@ -61,9 +68,30 @@ class Negotiation:
         self._was_stranger = False
         self._pair: Optional[bytes] = None  # what a vMotion's target has shown
         self._claimed = False  # from here on, another process may be sending
+        self._news = False  # something is held that changes what another worker would go on from
 
     def begin(self) -> None:
         """Offer our options and wait for theirs."""
+        self._watch_the_clock()
+        self.connection.session.start()
+        self._attempt(self.connection.send_replies)
+
+    def resume(self, told: dict[str, Any]) -> None:
+        """Go on from what a dead worker has told of itself."""
+        self._by_bios, self._was_stranger = told["by_bios"], told["was_stranger"]
+        self._heard_text, self.connection.declined = told["heard_text"], told["declined"]
+        self._pair = None if told["pair"] is None else bytes.fromhex(told["pair"])
+        self._watch_the_clock()
+        self._attempt(self._go_on)
+
+    def _go_on(self) -> None:
+        self.connection.send_replies()
+        self.turn_over(self.connection)
+
+    def _watch_the_clock(self) -> None:
+        leg = self.connection.leg
+        leg.hold = HELD
+        leg.note_sending(self.shell.page, 0)
         timeout = self.shell.settings["handshake_timeout"]
         later = self.shell.loop.call_later
         self._timers = [
@@ -71,8 +99,6 @@ class Negotiation:
             later(min(PLAIN_WORDS_AFTER, timeout), self._still_no_telnet),
             later(timeout, self._too_late),
         ]
-        self.connection.session.start()
-        self._attempt(self.connection.send_replies)
 
     def _attempt(self, act: Callable[[], None]) -> None:
         try:
@@ -82,7 +108,17 @@ class Negotiation:
 
     def _ask(self) -> None:
         self.connection.session.ask()
-        self._attempt(self.connection.send_replies)
+        self._attempt(self._speak)
+
+    def _speak(self) -> None:
+        """Say something that the VM has not called for: nobody could know of it who was not told before."""
+        waiting = len(self.connection.leg.out)
+        self.connection.queue_replies()
+        if len(self.connection.leg.out) > waiting:
+            self._tell()
+            reached("negotiate.asked")
+            self.connection.release()
+            self.connection.send_replies()
 
     def _still_no_telnet(self) -> None:
         connection = self.connection
@@ -186,16 +222,38 @@ class Negotiation:
         timeout = self.shell.settings["handshake_timeout"]
         self._timers = [self.shell.loop.call_later(timeout, self._too_late)]
         self.connection.session.unknown(VMOTION_PEER)
-        self._attempt(self.connection.send_replies)
+        reached("negotiate.stranger")
+        self._attempt(self._speak)
         if not self.over:
             self.connection.resume()
 
-    def snapshot(self) -> dict[str, object]:
-        """All that another worker needs to go on with this connection."""
-        return fresh(self.connection, bytes(self.early))
+    def snapshot(self, size: int = 0) -> dict[str, Any]:
+        """All that another worker needs to go on with this connection, ``size`` bytes from here."""
+        itself = {
+            "by_bios": self._by_bios,
+            "was_stranger": self._was_stranger,
+            "heard_text": self._heard_text,
+            "declined": self.connection.declined,
+            "pair": None if self._pair is None else self._pair.hex(),
+        }
+        return {**described(self.connection, NOWHERE, size, bytes(self.early)), "negotiation": itself}
 
     def changed(self, connection: Connection, size: int = 0) -> None:
-        """Nobody else goes on from here."""
+        """Tell how things stand when the kernel is about to forget what has led there.
+
+        Text of somebody who is no VM leads nowhere: he may say as much of it as he likes.
+        """
+        leg = connection.leg
+        self._news = self._news or connection.talked or connection.session.extension
+        if leg.held + size > leg.hold:
+            if self._news:
+                self._tell(size)
+            leg.hold = 0  # what stays there keeps the window small
+
+    def _tell(self, size: int = 0) -> None:
+        self.shell.tell("session", leg=self.connection.leg.number, session=self.snapshot(size), move=None)
+        self._news = False
+        reached("negotiate.told")
 
     def room(self, connection: Connection) -> None:
         """Send the replies that wait."""
@@ -218,6 +276,7 @@ class Negotiation:
         self._watch_again()
         self.shell.tell("failed", reason=reason)
         connection = self.connection
+        self._let_go_of_held()
         connection.leg.last_word(bytes(connection.leg.out) + connection.session.take_output() + words)
         connection.leg.out.clear()
         connection.handlers = Discard(self._leave)
@@ -228,6 +287,13 @@ class Negotiation:
         """The negotiation is over: the console is ours, or the connection somebody else's."""
         self.over = True
         self._stop_timers()
+
+    def _let_go_of_held(self) -> None:
+        self.connection.leg.hold = 0
+        try:
+            self.connection.release()
+        except LegGone:
+            pass  # the loop reports its end
 
     def _watch_again(self) -> None:
         """The claim came to nothing: the connection is still ours."""

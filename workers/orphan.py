@@ -8,7 +8,6 @@ Never: waits for anything; knocks when the child has nothing left to live for.
 from __future__ import annotations
 
 import os
-import random
 import socket
 from typing import Callable
 
@@ -42,7 +41,9 @@ class Orphan:
 
     def wait(self) -> None:
         """Knock before long. The longer it takes, the less often."""
-        seconds = self._pause * random.uniform(1 - JITTER, 1 + JITTER)
+        # Not the random module: it would seed itself in each child, right after the fork.
+        chance = os.urandom(1)[0] / 127.5 - 1
+        seconds = self._pause * (1 + JITTER * chance)
         self._pause = min(LAST, self._pause * GROWTH)
         self._loop.call_later(seconds, self._knock)
 

@@ -12,6 +12,7 @@ from typing import Callable, Optional
 
 from vspcd.proto import proxyproto
 from vspcd.proto.errors import PeerError
+from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, Timer
 from workers.leg import NO_DATA, Leg, LegGone
 from workers.shell import Shell
@@ -49,10 +50,14 @@ class Preamble:
         """Wait for the first bytes."""
         timeout = self._shell.settings["handshake_timeout"]
         self._timers = [self._shell.loop.call_later(timeout, self._too_late)]
-        if not self._balancer and self._tls["mode"] != "required":
-            # A VM speaks first, over TLS too. One that does not may wait for us.
-            self._timers.append(self._shell.loop.call_later(SPEAK_FIRST_AFTER, self._begin_plain))
+        if not self._balancer:
+            self._speak_first_before_long()
         self._leg.serve(self._shell.loop, self._ready)
+
+    def _speak_first_before_long(self) -> None:
+        """A VM speaks first, over TLS too. One that does not may wait for us."""
+        if self._tls["mode"] != "required":
+            self._timers.append(self._shell.loop.call_later(SPEAK_FIRST_AFTER, self._begin_plain))
 
     def _ready(self, events: int) -> None:
         try:
@@ -73,27 +78,30 @@ class Preamble:
             if found is None:
                 self._wait(len(data), last)
                 return
+            # Told before it is consumed: a worker that goes on from here needs the one or the other.
+            self._came_from(found.source)
             self._leg.consume(found.size, self._view)
             self._leg.sleep_until(1)
             self._balancer = False
             data = data[found.size :]
-            if not self._came_from(found.source) or not data:
-                return
-        self._by_first_byte(data[0])
+            if found.source is None:
+                self.fail("")  # a health check
+            else:
+                self._speak_first_before_long()
+        if data and not self.over:
+            self._by_first_byte(data[0])
 
     def _wait(self, seen: int, last: bool) -> None:
         if last or seen == PEEK:
             raise PeerError("a load balancer's connection with half a PROXY protocol header")
         self._leg.sleep_until(seen + 1)
 
-    def _came_from(self, source: Optional[str]) -> bool:
-        """Where the connection really comes from; False for a health check."""
-        if source is None:
-            self.fail("")
-            return False
-        self._leg.peer = source
-        self._shell.tell("source", peer=source)
-        return True
+    def _came_from(self, source: Optional[str]) -> None:
+        """Where the connection really comes from; None for a health check."""
+        if source is not None:
+            self._leg.peer = source
+            self._shell.tell("source", peer=source)
+            reached("negotiate.source")
 
     def _by_first_byte(self, first: int) -> None:
         if first == HANDSHAKE and self._tls["mode"] != "off":
@@ -103,6 +111,7 @@ class Preamble:
             self._stop()
             self._leg.detach()
             self._shell.tell("tls")
+            reached("negotiate.tls")
         elif self._tls["mode"] == "required":
             self.fail("it speaks plain telnet, and tls.mode is required")
         else:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+KILLS = "what the VM said has killed its workers again and again"
 LIMIT = 16 << 20  # more than a receive buffer holds
 PIECE = 1 << 16
 KEEP = 10
@@ -29,9 +30,16 @@ class Kept(NamedTuple):
     size: int
 
 
-def put_aside(directories: Sequence[str], console: str, leg: socket.socket) -> Kept:
-    """All that waits in a connection goes into a file of the first of these directories that takes it."""
-    data = _waiting(leg)
+def places(log: Mapping[str, Any]) -> list[str]:
+    """Where it may go, by a worker's settings."""
+    return [log["dir"], log["spool_dir"]] if log["enabled"] else [log["spool_dir"]]
+
+
+def put_aside(directories: Sequence[str], console: str, leg: socket.socket, before: bytes = b"") -> Kept:
+    """All that waits in a connection, behind what came ``before``, goes into a file of the first of these directories
+    that takes it.
+    """
+    data = before + _waiting(leg)
     reason = "there is no directory for it"
     for directory in directories:
         try:

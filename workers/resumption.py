@@ -8,6 +8,9 @@ Never: guesses.
 A description is told after each turn in which the VM's host said more than console bytes, before the turn is
 consumed, and before anything is said to the host of our own accord. The page is noted at each step in between. Of the
 two, the one that is further is in force.
+
+While it is not known whose the connection is, nothing of it is consumed and nothing needs to be told: whoever goes on
+negotiates from the first byte again, and leaves out what was said already.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from vspcd.proto.vmware import Session
 from vspcd.unix.failpoint import reached
 from vspcd.unix.page import INTENT, READ_UP_TO, SENT_UP_TO, Page
 from workers.connection import Connection, Handlers, Room
-from workers.leg import Leg
+from workers.leg import Leg, LegGone
 from workers.shell import socket_of
 
 NOWHERE = -1  # the position of a connection that does not feed the console
@@ -69,11 +72,23 @@ def resume(
     noted_leg, noted_taken, noted_head, _ = page.get(READ_UP_TO)
     if noted_leg == leg.number and (noted_taken, noted_head) >= (taken, head):
         taken, head, early = noted_taken, noted_head, b""
-    leg.discard(taken - leg.taken, room.view)
-    leg.taken = taken
+    _forget(leg, taken, room)
     reached("resume.discarded")
     typed = _count_sent(leg, told, page)
     return Resumed(connection, head, early, typed)
+
+
+def restarted(leg: Leg, page: Page) -> bool:
+    """A connection of which nothing was told: all is made again. Whether the dead worker had begun to speak."""
+    begun = page.get(SENT_UP_TO)[0] == leg.number
+    _count_sent(leg, {"given": leg.given, "replied": 0, "again": 0}, page)
+    return begun
+
+
+def _forget(leg: Leg, taken: int, room: Room) -> None:
+    """The first ``taken`` bytes are dealt with, and the kernel may have some of them still. Raises LegGone."""
+    leg.discard(taken - leg.taken, room.view)
+    leg.taken = max(taken, leg.taken)
 
 
 def _count_sent(leg: Leg, told: Message, page: Page) -> int:
@@ -88,14 +103,14 @@ def _count_sent(leg: Leg, told: Message, page: Page) -> int:
     return more if of_typing else 0
 
 
-def fresh(connection: Connection, early: bytes = b"") -> dict[str, Any]:
-    """A connection whose console does not have it yet."""
-    return described(connection, NOWHERE, early=early)
-
-
 def newcomers(
     told: Message, leg: Leg, services: tuple[str, ...], room: Room, handlers: Handlers
 ) -> Connection:
-    """The connection that another worker has described as a fresh one; nobody has touched it since."""
+    """The connection that another worker has described as a fresh one; nobody has said anything to it since."""
     leg.out += bytes.fromhex(told["unsent"])
+    leg.replied, leg.already_out = told["replied"], told["again"]
+    try:
+        _forget(leg, told["taken"], room)
+    except LegGone:
+        pass  # the loop reports its end
     return Connection(leg, Session.restore(told["telnet"], services), room, handlers)

@@ -25,12 +25,13 @@ from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 from vspcd.unix.page import Page, map_page
+from workers.disksync import WORD
 from workers.orphan import Orphan
 
 
 class Start(NamedTuple):
     """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data; ``run`` is the run
-    directory's path.
+    directory's path. ``session``: what a dead worker told of the connection; ``poisoned``: it is to be put aside.
     """
 
     channel: socket.socket
@@ -42,6 +43,9 @@ class Start(NamedTuple):
     leg: int = -1
     leg_number: int = 0
     balancer: bool = False
+    secured: bool = False
+    poisoned: bool = False
+    session: Optional[dict[str, Any]] = None
     peer: str = ""
     roster: int = -1
     run: str = ""
@@ -77,6 +81,7 @@ class Shell:
         self.log = Log(start.settings["log_level"])
         self.page: Page = map_page(start.arena, start.page)
         os.close(start.arena)
+        self._page_number = start.page
         self.log_directory = start.log_directory
         self._sync = start.sync
         self._channel = Channel(start.channel)
@@ -141,6 +146,7 @@ class Shell:
         """A new master: our page is in its arena from now on, and it is told who we are."""
         arena, sync = fds
         self.page.move_to(map_page(arena, message["page"]))
+        self._page_number = message["page"]
         os.close(arena)
         if self._sync >= 0:
             os.close(self._sync)
@@ -169,13 +175,16 @@ class Shell:
         except ChannelClosed as error:
             self.log.debug("not-told", message=message, reason=str(error))
 
-    def changed(self) -> None:
-        """There are new bytes in a log: somebody should bring them to the disk."""
+    def changed(self, inode: int) -> bool:
+        """There are new bytes in this log: the keeper should bring them to the disk. Whether it was told."""
         if self._sync >= 0:
             try:
-                os.write(self._sync, (1).to_bytes(8, "little"))
-            except (BlockingIOError, BrokenPipeError):
-                pass  # full: the other side has been told often enough; or there is none, with the master
+                os.write(self._sync, WORD.pack(self._page_number, inode))
+            except BlockingIOError:
+                return False
+            except BrokenPipeError:
+                pass  # there is no keeper, nor a master: the next one is told
+        return True
 
     def name(self, title: str) -> None:
         """What ``ps`` shows: which console this process is."""

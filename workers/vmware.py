@@ -14,7 +14,6 @@ from vspcd.core import identity, vmotion
 from vspcd.core.journal import Buffer
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
-from vspcd.proto.vmware import Session
 from vspcd.proto.vmware_codes import (
     VMOTION_PEER,
     BadIdentity,
@@ -27,14 +26,14 @@ from vspcd.proto.vmware_codes import (
 from vspcd.unix.failpoint import reached
 from vspcd.unix.page import HEAD, LEG
 from workers.adoption import Survivor
+from workers.arrival import Arrival
 from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
 from workers.contest import Contest, Newcomer, newcomer_of
 from workers.facts import Facts
 from workers.inheritance import Inheritance
-from workers.leg import Leg, LegGone
+from workers.leg import LegGone
 from workers.negotiation import Negotiation
-from workers.preamble import Preamble
 from workers.resumption import described, newcomers
 from workers.shell import Shell, Start, socket_of
 from workers.vmotion import Vmotion
@@ -51,12 +50,11 @@ class VmwareWorker:
         self.negotiation: Optional[Negotiation] = None
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
-        self.first_leg: Optional[Leg] = None
-        self.preamble: Optional[Preamble] = None
         self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
         self.moves = Vmotion(self)
         self.facts = Facts(self.shell)
+        self.arrival = Arrival(self)
         self.inheritance = Inheritance(self)
         self.shell.serve(
             {
@@ -69,7 +67,7 @@ class VmwareWorker:
                 "resumed": self.inheritance.complete,
                 "retire": self._retire,
                 "target": self._target,
-                "plaintext": self._plaintext,
+                "plaintext": self.arrival.plaintext,
                 "probed": self._probed,
                 "stranger": self._stranger,
                 "client": self._client,
@@ -77,53 +75,14 @@ class VmwareWorker:
                 "mode": self._mode,
                 "settings": self._settings,
                 "reopen": self._reopen,
+                "in-doubt": self._in_doubt,
                 "quit": self._quit,
             },
             self._orphaned,
             Survivor(self),
         )
         if start.leg >= 0:
-            self._negotiate(start)
-
-    def _negotiate(self, start: Start) -> None:
-        self.shell.name(f"negotiating [{start.peer}]")
-        leg = Leg(start.leg_number, socket_of(start.leg), start.peer)
-        preamble = Preamble(
-            self.shell,
-            leg,
-            start.balancer,
-            lambda: self._begin_telnet(leg),
-            lambda reason: self._not_telnet(leg, reason),
-        )
-        self.first_leg = leg
-        if preamble.needed:
-            self.preamble = preamble
-            preamble.begin()
-        else:
-            self._begin_telnet(leg)
-
-    def _begin_telnet(self, leg: Leg) -> None:
-        self.shell.name(f"negotiating [{leg.peer}]")
-        self.connection = Connection(leg, Session(self.services), self.room_for_reading, self)
-        self.negotiation = Negotiation(self.shell, self.connection, self.shell.leave)
-        self.connection.handlers = self.negotiation
-        self.connection.serve(self.shell.loop)
-        self.negotiation.begin()
-
-    def _not_telnet(self, leg: Leg, reason: str) -> None:
-        self.shell.tell("failed", reason=reason)
-        leg.end()
-        self.shell.leave()
-
-    def _plaintext(self, _message: Message, fds: list[int]) -> None:
-        """A TLS helper has our connection; this is what comes out of it."""
-        encrypted = self.first_leg
-        if encrypted is None:
-            raise PeerError("plaintext for no connection")
-        encrypted.close()
-        leg = Leg(encrypted.number, socket_of(fds[0]), encrypted.peer, secured=True)
-        self.first_leg = leg
-        self._begin_telnet(leg)
+            self.arrival.begin(start)
 
     def _probed(self, message: Message, _fds: list[int]) -> None:
         if self.contest is not None:
@@ -153,6 +112,7 @@ class VmwareWorker:
             self.negotiation.stop()
             early = bytes(self.negotiation.early)
             self.negotiation = None
+            self.connection.leg.hold = 0
             self.connection.serve(self.shell.loop)
             self.connection.session.accept_proxy()
             self._connect(self.connection, early)
@@ -161,8 +121,8 @@ class VmwareWorker:
         if self.negotiation is not None and self.connection is not None:
             self.connection.session.refuse_proxy()
             self.negotiation.fail(message["reason"])
-        elif self.preamble is not None:
-            self.preamble.fail(message["reason"])
+        else:
+            self.arrival.refuse(message["reason"])
 
     def _handed(self, _message: Message, _fds: list[int]) -> None:
         """The console's owner has our connection now."""
@@ -245,6 +205,10 @@ class VmwareWorker:
         if self.console is not None:
             self.console.apply_settings()
 
+    def _in_doubt(self, _message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            self.console.journal.look_for_doubts()
+
     def _reopen(self, _message: Message, _fds: list[int]) -> None:
         if self.console is not None:
             self.console.reopen()
@@ -282,6 +246,7 @@ class VmwareWorker:
         console.type_to(connection.leg)
         reached("connect.booked")
         try:
+            connection.release()
             connection.send_replies()
             connection.resume()
         except (LegGone, PeerError) as error:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Optional
 
 from tests.crash.masters import MASTERS
 from tests.crash.moving import halfway
+from tests.crash.negotiating import BALANCED, ENCRYPTED, NEGOTIATING, begins
 from tests.crash.peers import RAW
 from tests.crash.scenes import ALONE, RESUMING, ROTATING, SCENES, STEADY, Scene
 from tests.crash.stage import EVERYBODY, Stage
@@ -20,7 +21,7 @@ from tests.system import processes
 from tests.system.daemon import Daemon
 from tests.system.tls_peers import self_signed
 
-LOGGED = ("log.max_size=128K", "log.keep=400", "clients.replay=0")
+LOGGED = ("log.max_size=128K", "log.keep=4000", "clients.replay=0")
 TIGHT = ("log.max_size=48K", *LOGGED[1:])
 UNLOGGED = ("log.dir=off", "clients.replay=0")
 WITHOUT_LOG = tuple(point for point in SCENES if not point.startswith("log."))
@@ -53,6 +54,8 @@ VARIANTS: Mapping[str, Variant] = {
         Variant("tls", (*STEADY, *RESUMING), 0.1, tls=True),
         Variant("moving", TWO_LEGS, 0.1, scene=halfway),
         Variant("master", tuple(MASTERS), 0.1),
+        Variant("negotiating", tuple(NEGOTIATING), 0.1, (*LOGGED, BALANCED), (RAW,), scene=begins),
+        Variant("negotiating tls", ENCRYPTED, 0.1, (*LOGGED, BALANCED), (RAW,), tls=True, scene=begins),
     )
 }
 

@@ -145,6 +145,9 @@ class UnixClient(SocketClient):
         super().__init__(connection)
 
 
+SEGMENT = 536  # bytes; what every network carries
+
+
 class TcpClient(SocketClient):
     """A program that speaks no telnet on the console's port, as gdb does."""
 
@@ -153,6 +156,8 @@ class TcpClient(SocketClient):
         connection = socket.socket(family, socket.SOCK_STREAM)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            # Segments larger than its window would go out at the pace of the sender's persist timer: 5 a second.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT)
         connection.settimeout(PATIENCE)
         connection.connect(address)
         super().__init__(connection)

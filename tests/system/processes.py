@@ -76,6 +76,11 @@ def wake_ups(pid: int) -> int:
     return int(found[0])
 
 
+def processor_seconds(pid: int) -> float:
+    """How long this process has run, to the nanosecond."""
+    return int((read(pid, "schedstat") or "0").split()[0]) / 1e9
+
+
 def open_files(pid: int) -> dict[int, str]:
     """What each descriptor of a process points to."""
     found = {}

@@ -172,6 +172,63 @@ def test_what_waits_in_the_spool_outlives_the_daemon(
     assert joined(stream.log) == stream.said
 
 
+@pytest.mark.parametrize("worker_first", [False, True])
+@pytest.mark.parametrize("spool", ["off", "64K"])
+def test_what_the_spool_had_no_room_for_is_counted_after_the_death_of_everybody(
+    disk: Disk, start: StartDaemon, stack: ExitStack, spool: str, worker_first: bool
+) -> None:
+    stream = Stream(start(f"log.spool={spool}"), stack)
+    stream.say(1000)
+    disk.fill()
+    stream.say(2000)
+    wait_trouble(stream.daemon, stream.name, FULL)
+    if worker_first:
+        kill_worker(stream)
+    counted = stream.not_logged()
+    processes.kill_session(stream.daemon.pid)
+    stream.daemon.wait_end()
+    stream.daemon.start()
+    again = stack.enter_context(FakeVm(stream.daemon.proxy, uuid=stream.vm.uuid).handshake())
+    wait_trouble(stream.daemon, stream.name, FULL)
+    assert stream.not_logged() == counted
+    disk.make_room()
+    wait_works(stream.daemon, stream.name)
+    again.send(b"after it all" * 6)
+    stream.said += b"after it all" * 6
+    stream.wait_complete()
+    lost = missing(joined(stream.log), stream.said)
+    assert lost == counted == stream.not_logged() == stream.told_by_index() > 0
+
+
+def spool_that_waits(disk: Disk, stream: Stream) -> Path:
+    """A spool whose console has nobody any more: the daemon was killed and started again."""
+    disk.fill()
+    stream.say(100)
+    wait_trouble(stream.daemon, stream.name, FULL)
+    processes.kill_session(stream.daemon.pid)
+    stream.daemon.wait_end()
+    stream.daemon.start()
+    (spool,) = (stream.daemon.root / "run" / "journal").iterdir()
+    return spool
+
+
+def test_a_spool_goes_with_the_console_that_is_forgotten(
+    disk: Disk, start: StartDaemon, stack: ExitStack
+) -> None:
+    stream = Stream(start(), stack)
+    spool = spool_that_waits(disk, stream)
+    assert stream.daemon.ctl("forget", stream.name).returncode == 0
+    assert not spool.exists()
+    stream.daemon.wait_log("spool-forgotten", stream.name, "bytes=")
+
+
+def test_a_spool_goes_with_the_console_that_expires(disk: Disk, start: StartDaemon, stack: ExitStack) -> None:
+    stream = Stream(start("ports.expire=1s"), stack)
+    spool = spool_that_waits(disk, stream)
+    until(lambda: not spool.exists(), "the spool has gone")
+    assert stream.daemon.find(stream.name) is None
+
+
 def test_neither_an_upgrade_nor_the_masters_death_costs_what_waits(
     disk: Disk, start: StartDaemon, stack: ExitStack
 ) -> None:

@@ -44,8 +44,10 @@ class Folder:
         for _, call in due:
             call()
 
-    def _changed(self) -> None:
+    def _changed(self, inode: int) -> bool:
+        assert inode
         self.changes += 1
+        return True
 
     def file(self, suffix: str = "log") -> Path:
         return self.path / f"{STEM}.{suffix}"

@@ -28,17 +28,25 @@ class Door:
         self.loop = Loop()
         self.listener = listen.tcp("127.0.0.1", 0)
         self.taken: list[socket.socket] = []
-        self.room = True
+        self.room = self.room_for_all = True
         self.file = folder / "log"
         self._log = os.open(self.file, os.O_WRONLY | os.O_CREAT, 0o600)
         log = Log("info", self._log)
-        self.acceptor = Acceptor(self.loop, log, "a door", self.listener, self._take, lambda: SPARE)
+        self.turns: list[int] = []
+        self.acceptor = Acceptor(
+            self.loop, log, "a door", self.listener, self._take, lambda: SPARE, self._all_taken
+        )
 
     def _take(self, sock: socket.socket, _peer: str) -> None:
         if not self.room:
             sock.close()
             raise NoRoom("no process")
         self.taken.append(sock)
+
+    def _all_taken(self) -> None:
+        self.turns.append(len(self.taken))
+        if not self.room_for_all:
+            raise NoRoom("no process")
 
     def knock(self) -> socket.socket:
         return socket.create_connection(self.listener.getsockname(), timeout=10)
@@ -134,3 +142,31 @@ def test_a_long_shortage_is_told_now_and_then_with_its_reason_and_its_end(door: 
     assert [line.rpartition("=")[2] for line in lines[:-1]] == ["1", "2", "4"]
     assert lines[-1].startswith('accept-resumed listener="a door" pauses=')
     peer.close()
+
+
+def test_those_who_come_together_are_dealt_with_together(door: Door) -> None:
+    peers = [door.knock() for _ in range(3)]
+    until(door.loop, lambda: door.taken)
+    assert door.turns == [3]
+    for peer in peers:
+        peer.close()
+
+
+def test_those_who_were_taken_are_dealt_with_when_the_next_one_finds_no_room(door: Door) -> None:
+    peers = [door.knock() for _ in range(3)]
+    with descriptors_left(SPARE + listen.PER_CONNECTION):
+        settle(door.loop)
+        assert door.turns[0] == 1
+    for peer in peers:
+        peer.close()
+
+
+def test_it_rests_when_there_is_no_room_for_those_who_were_taken(door: Door) -> None:
+    door.room_for_all = False
+    peers = [door.knock() for _ in range(3)]
+    until(door.loop, lambda: door.taken)
+    settle(door.loop)
+    assert door.turns == [3]
+    assert 'reason="no process"' in door.said()[0]
+    for peer in peers:
+        peer.close()

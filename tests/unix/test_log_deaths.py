@@ -6,6 +6,7 @@ next child goes on from the page and the files, and is told again what was not c
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import random
@@ -21,6 +22,7 @@ import pytest
 from tests.unix.logs import STEM
 from vspcd.core.indexfile import Index
 from vspcd.unix import logfile, logwriter, spool
+from vspcd.unix.logdoubt import Doubts
 from vspcd.unix.logfile import LogFile
 from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.page import HEAD, LOG_TROUBLE, NOT_LOGGED, PAGE, Page
@@ -94,7 +96,7 @@ class Life:
         words = self.page.words
         self._disk(words[CONSUMED])
         directory = os.open(self.log, os.O_RDONLY | os.O_DIRECTORY)
-        ties = Ties(lambda: None, lambda _reason: None, lambda _seconds, _call: None)
+        ties = Ties(lambda _inode: True, lambda _reason: None, lambda _seconds, _call: None)
         journal = LogFile(
             directory, STEM, self.settings, self.page, ties, words[CONSUMED] if resume else None
         )
@@ -216,6 +218,52 @@ def test_a_death_costs_nothing_while_the_spool_has_room(tmp_path: Path, death: D
     life = Life(tmp_path, 4, spool=FULL_TO)
     life.run(death)
     assert life.check() == 0
+
+
+DOUBTFUL = (*ROTATING[:4], "log.mark", "log.marked", "log.told", "log.skipped")
+REFUSED = re.compile(rb"\r\n\[vspcd: up to (\d+) bytes since position 2000 may be missing: [^\]]*\]\r\n")
+
+
+class Doubtful(Life):
+    """Its disk has refused some bytes; the log tells of them when all is said."""
+
+    def _serve(self, death: Optional[Death], resume: bool, chance: random.Random) -> None:
+        arm(death)
+        directory = os.open(self.log, os.O_RDONLY | os.O_DIRECTORY)
+        ties = Ties(lambda _inode: True, lambda _reason: None, lambda _seconds, _call: None)
+        words = self.page.words
+        journal = LogFile(
+            directory, STEM, self.settings, self.page, ties, words[CONSUMED] if resume else None
+        )
+        if not resume:
+            journal.append(self.said)
+            words[HEAD] = words[CONSUMED] = SAID
+            Doubts(self.page).note(2000, 3000, errno.EIO)
+            Doubts(self.page).is_over()
+        journal.look_for_doubts()
+        os._exit(0)
+
+    def logged(self) -> bytes:
+        return REFUSED.sub(b"", super().logged())
+
+    def doubtful(self) -> int:
+        return sum(int(found[1]) for found in REFUSED.finditer(super().logged()))
+
+
+@pytest.mark.parametrize("keep", [0, 99])
+@pytest.mark.parametrize("point", DOUBTFUL)
+def test_what_the_disk_has_refused_is_told_of_once_whatever_dies(
+    tmp_path: Path, point: str, keep: int
+) -> None:
+    life = Doubtful(tmp_path, 5, keep=keep)
+    died = life.run(Death(point, 1))
+    assert died == [bool(keep) or point.startswith(("log.m", "log.t", "log.sk"))]
+    assert life.check() == 0
+    lines = [line for path in life.log.glob("*.idx*") for line in path.read_text().splitlines()]
+    assert len([line for line in lines if " in-doubt " in line]) == 1
+    told = life.doubtful()
+    assert told in (1000, SAID - 2000)
+    assert Doubts(life.page).bytes == told
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -15,7 +15,7 @@ from typing import Callable
 import pytest
 
 from vspcd.unix import process
-from vspcd.unix.process import CRASHED, OUT_OF_MEMORY, describe, fork
+from vspcd.unix.process import CRASHED, OUT_OF_MEMORY, Child, describe, fork, fork_all
 
 PATIENCE = 20
 
@@ -283,3 +283,65 @@ def test_memory_that_a_child_shares_with_its_parent_does_not_count() -> None:
         assert pipe.read() == "begins and goes on"
     assert status_of(pid) == 0
     assert len(ours) == 64 << 20
+
+
+# Many at once.
+
+
+def numbered(number: int) -> Child:
+    """A child whose number tells it from the others."""
+
+    def main() -> None:
+        raise SystemExit(number)
+
+    return Child(main, set())
+
+
+def test_children_that_are_forked_in_a_row_live_each_its_own_life() -> None:
+    pids, error = fork_all([numbered(1), numbered(2), numbered(3)])
+    assert [os.waitstatus_to_exitcode(status_of(pid)) for pid in pids] == [1, 2, 3]
+    assert error is None
+
+
+def test_children_that_are_forked_in_a_row_keep_only_their_own_descriptors() -> None:
+    pipes = [os.pipe() for _ in range(3)]
+
+    def child(ours: int) -> Child:
+        def main() -> None:
+            mine = [fd for pair in pipes for fd in pair if is_open(fd)]
+            raise SystemExit(mine != [ours])
+
+        return Child(main, {ours})
+
+    pids, _ = fork_all([child(writer) for _, writer in pipes])
+    assert [status_of(pid) for pid in pids] == [0, 0, 0]
+    for pair in pipes:
+        for fd in pair:
+            os.close(fd)
+
+
+def test_when_there_is_no_room_for_all_the_first_ones_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", forks(1))
+    pids, error = fork_all([numbered(1), numbered(2), numbered(3)])
+    assert [os.waitstatus_to_exitcode(status_of(pid)) for pid in pids] == [1]
+    assert isinstance(error, BlockingIOError)
+
+
+def forks(count: int) -> Callable[[], int]:
+    """A fork that works so many times."""
+    left, fork_one = iter(range(count)), os.fork
+
+    def forked() -> int:
+        if next(left, None) is None:
+            raise BlockingIOError("no process")
+        return fork_one()
+
+    return forked
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

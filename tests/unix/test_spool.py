@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.unix.logs import disk_full_at, no_descriptors
-from vspcd.unix.spool import HEADER, Spool, header_of, position_of
+from vspcd.unix.spool import HEADER, LINE, Missing, Spool, forget, header_of, missing_of, position_of
 
 STEM = "01234567-89ab-cdef-fedc-ba9800000000"
 
@@ -107,7 +107,11 @@ def test_when_nothing_can_be_opened_nothing_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"x", header_of(5), header_of(5)[:-1], b"y" * 40, b"vspcd-spool -1" + b" " * 40]
+    "content",
+    [
+        *(b"", b"x", header_of(5), header_of(5)[:-1], b"y" * 90),
+        *(b"vspcd-spool-2 -1" + b" " * 70, header_of(5)[:LINE] + b"z" * LINE),
+    ],
 )
 def test_a_file_that_says_nothing_is_no_spool_and_goes(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "journal").mkdir()
@@ -120,4 +124,40 @@ def test_a_file_that_says_nothing_is_no_spool_and_goes(tmp_path: Path, content: 
 def test_headers_are_of_one_length_and_can_be_read_back() -> None:
     for position in (0, 1, 999, 1 << 59):
         assert len(header_of(position)) == HEADER
-        assert position_of(header_of(position)) == position
+        assert position_of(header_of(position)[:LINE]) == position
+        assert missing_of(header_of(position)[LINE:]) == Missing(0, 0)
+
+
+def test_what_found_no_room_is_counted_for_another_process(tmp_path: Path) -> None:
+    spool = made(tmp_path, 3)
+    assert spool.put(500, b"abcdef") == 3
+    spool.miss(503, 3, 28)
+    spool.miss(503, 1 << 50, 4097)
+    heir = made(tmp_path, 3)
+    assert heir.find()
+    assert (heir.base, heir.end, heir.missing) == (500, 503, Missing(1 << 50, 4097))
+    assert heir.read(500, 10) == b"abc"
+
+
+def test_a_spool_that_may_keep_nothing_counts(tmp_path: Path) -> None:
+    spool = made(tmp_path, 0)
+    assert spool.put(500, b"abc") == 0
+    spool.miss(500, 3, 28)
+    heir = made(tmp_path, 0)
+    assert heir.find()
+    assert (heir.base, heir.end, heir.missing) == (500, 500, Missing(3, 28))
+
+
+def test_nothing_is_counted_where_nothing_is_missing(tmp_path: Path) -> None:
+    spool = made(tmp_path, 0)
+    spool.miss(500, 0, 28)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forgotten_spool_is_gone_and_tells_how_much_it_stood_for(tmp_path: Path) -> None:
+    spool = made(tmp_path, 3)
+    spool.put(500, b"abcdef")
+    spool.miss(503, 3, 28)
+    assert forget(str(tmp_path / "journal"), STEM) == 6
+    assert list((tmp_path / "journal").iterdir()) == []
+    assert forget(str(tmp_path / "journal"), STEM) == 0

@@ -18,6 +18,7 @@ from vspcd.portmap.memory import MemoryBackend
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.loop import Loop
 from vspcd.unix.process import fork
+from workers.disksync import WORD
 from workers.keeper import Keeper, KeeperStart, change_of, main
 
 
@@ -64,16 +65,16 @@ def drained(reader: int) -> bool:
 
 def test_a_workers_word_is_heard_within_a_second_and_many_count_once(keeper: Process) -> None:
     for _ in range(100):
-        os.write(keeper.writer, (1).to_bytes(8, "little"))
+        os.write(keeper.writer, WORD.pack(0, 1))
     until(keeper.loop, lambda: drained(keeper.reader), seconds=1.5)
     keeper.channel.close()
     assert status_of(keeper.pid) == 0
 
 
 def test_a_quiet_keeper_does_not_wake_up(keeper: Process) -> None:
-    os.write(keeper.writer, b"x")
+    os.write(keeper.writer, WORD.pack(0, 1))
     until(keeper.loop, lambda: drained(keeper.reader), seconds=5)
-    before, end = cpu(keeper.pid), time.monotonic() + 0.5
+    before, end = cpu(keeper.pid), time.monotonic() + 1.5
     until(keeper.loop, lambda: time.monotonic() > end)
     assert cpu(keeper.pid) - before < 0.1
     keeper.channel.close()
@@ -124,11 +125,11 @@ def test_at_its_end_it_syncs_what_it_was_told_of_and_nothing_else(
     ours, theirs = pair()
     reader, writer = os.pipe2(os.O_NONBLOCK)
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
-    keeper = Keeper(KeeperStart(Channel(theirs), reader, directory, MemoryBackend))
     libc = Libc()
-    monkeypatch.setattr(keeper, "_libc", libc)
+    monkeypatch.setattr("workers.disksync.ctypes.CDLL", lambda *_args, **_words: libc)
+    keeper = Keeper(KeeperStart(Channel(theirs), reader, directory, MemoryBackend))
     for _ in range(words):
-        os.write(writer, (1).to_bytes(8, "little"))
+        os.write(writer, WORD.pack(0, 1))
     ours.close()
     keeper.run()
     assert libc.synced == [directory] * bool(words)

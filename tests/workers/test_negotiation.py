@@ -24,6 +24,7 @@ from vspcd.proto.vmware import (
     frame,
     uuid_payload,
 )
+from vspcd.unix import tcpinfo
 from workers import negotiation as negotiations
 
 OPTIONS = bytes.fromhex("FFFD00 FFFD03 FFFD01 FFFB00 FFFB03 FFFBE8")
@@ -242,6 +243,59 @@ def test_a_vm_that_asks_and_never_reads_is_closed_before_its_answers_pile_up(dia
         bench.loop.call_later(0, lambda: None)
         bench.loop.turn()
     assert "does not read" in bench.told("failed")[0]["reason"]
+
+
+# For whoever may have to go on
+
+
+def unread(bench: Bench) -> int:
+    """What the kernel still has of the VM's."""
+    connection = bench.worker.connection
+    assert connection is not None
+    return tcpinfo.unread(connection.leg.sock)
+
+
+def test_the_kernel_keeps_a_negotiation_until_the_console_is_ours_and_nobody_is_told(dial: Dial) -> None:
+    bench, vm = dial()
+    vm.say(negotiation())
+    claim = claimed(bench)
+    assert unread(bench) == len(negotiation()) == claim["session"]["taken"]
+    assert not bench.told("session")
+    bench.own()
+    bench.until(lambda: unread(bench) == 0)
+    vm.speak(b"first")
+    bench.until(lambda: bench.log() == b"first")
+
+
+def test_a_vm_that_says_more_than_the_kernel_keeps_is_told_of(dial: Dial) -> None:
+    bench, vm = dial()
+    early = b"e" * negotiations.HELD
+    vm.say(OPTIONS + early)
+    bench.until(lambda: bench.told("session") and unread(bench) == 0)
+    told = bench.told("session")[-1]["session"]
+    assert bytes.fromhex(told["early"]) == early
+    assert told["taken"] == len(OPTIONS + early)
+    assert Session.restore(told["telnet"]).extension
+
+
+def test_the_text_of_somebody_who_is_no_vm_is_nobodys_business(dial: Dial) -> None:
+    bench, vm = dial()
+    bench.pour(vm, b"x" * 100000, lambda: unread(bench) == 0)
+    assert not bench.told("session")
+
+
+@pytest.mark.parametrize("said", [b"", OPTIONS, OPTIONS + b"\xff\xfa\xe8half"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_the_end_of_a_connection_is_seen_behind_what_the_kernel_keeps(
+    dial: Dial, said: bytes, reset: bool
+) -> None:
+    bench, vm = dial()
+    vm.say(said)
+    bench.settle()
+    vm.heard()
+    (vm.reset if reset else vm.finish)()
+    bench.until(lambda: bench.told("failed"))
+    bench.until(lambda: not bench.loop._running)
 
 
 def test_the_longest_claim_fits_into_a_packet(dial: Dial) -> None:

@@ -173,6 +173,7 @@ FORMS: Mapping[str, Callable[[Any, float], str]] = {
     "last_seen": table.moment,
     "line": lambda value, _now: line_settings(value),
     "not_logged": lambda value, _now: _bytes(value),
+    "in_doubt": lambda value, _now: _bytes(value),
     "quarantined": lambda value, now: "; ".join(_quarantined(one, now) for one in value) or "none",
     "parked_until": lambda value, now: f"{_clock(value, now)}, or vspcctl unpark",
 }

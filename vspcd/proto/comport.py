@@ -150,7 +150,7 @@ _COMMANDS: dict[int, tuple[Union[int, None], _Respond]] = {
 
 
 def line_as_dict(line: LineSettings) -> dict[str, object]:
-    return asdict(line)
+    return vars(line).copy()
 
 
 def line_from_dict(saved: object) -> LineSettings:

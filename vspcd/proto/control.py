@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from vspcd.proto.errors import LocalError, PeerError
 
 PACKET_LIMIT = 65536
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 ROOM = 60000  # what a list may take of a packet; the rest is for the fields beside it
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
@@ -77,7 +78,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             },
             _OWNER,
         ),
-        "session": Rule({"leg": int, "session": dict, "move": _OPTIONAL_FACTS}, _OWNER),
+        "session": Rule(
+            {"leg": int, "session": dict, "move": _OPTIONAL_FACTS}, frozenset({NEGOTIATING, OWNER, LEAVING})
+        ),
         "quarantined": Rule({"leg": int, "file": str, "bytes": int}, _OWNER),
         "terminal": Rule({"client": int, "state": dict}, _OWNER),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
@@ -128,6 +131,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "detach": Rule({"client": int, "reason": str}),
         "settings": Rule({"settings": dict}),
         "reopen": Rule({}),
+        "in-doubt": Rule({}),  # the page says what of the log the disk may not have
         "quit": Rule({"reason": str}),
         "changes": Rule({"number": int, "changes": list}),
         "load": Rule({}),
@@ -161,6 +165,8 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "kept": Rule({"number": int}),
         "failed": Rule({"number": int, "reason": str}),
         "audited": Rule({"number": int, "reason": _OPTIONAL_TEXT}),
+        "not-synced": Rule({"console": str, "bytes": int, "reason": str}),
+        "in-doubt": Rule({"page": int}),
         "pong": Rule({}),
     },
     TLS: {
@@ -233,13 +239,13 @@ def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes) -> Message:
     """The JSON object of a packet. Raises PeerError on anything else."""
     try:
-        message = json.loads(data)
+        message = json.loads(data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"a control packet that is not JSON: {error}") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):

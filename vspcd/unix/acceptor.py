@@ -27,8 +27,12 @@ def nothing() -> int:
     return 0
 
 
+def done() -> None:
+    """For those who deal with each connection at once."""
+
+
 class Acceptor:
-    """Calls ``take(socket, peer)`` for each connection; it may raise NoRoom. ``name`` is for the log.
+    """Calls ``take(socket, peer)`` for each connection, then ``taken()``; both may raise NoRoom. ``name``: for the log.
 
     It takes nothing while fewer than ``spare()`` descriptors are free: who needs them comes through other doors.
     """
@@ -41,6 +45,7 @@ class Acceptor:
         listener: socket.socket,
         take: Callable[[socket.socket, str], None],
         spare: Callable[[], int] = nothing,
+        taken: Callable[[], None] = done,
     ) -> None:
         self.listener = listener
         self._loop = loop
@@ -48,6 +53,7 @@ class Acceptor:
         self._name = name
         self._take = take
         self._spare = spare
+        self._taken = taken
         self._resting: Optional[Timer] = None
         self._rests = 0
         self._watch()
@@ -58,16 +64,22 @@ class Acceptor:
 
     def _ready(self, _events: int) -> None:
         try:
-            for sock, peer in listen.accept(self.listener, self._spare):
-                self._take(sock, peer)
-                if self.listener.fileno() < 0:
-                    return
+            try:
+                self._take_all()
+            finally:
+                self._taken()
         except NoRoom as error:
             self._rest(str(error))
         except OSError as error:
             self._rest(os.strerror(error.errno or 0))
         else:
             self._rested()
+
+    def _take_all(self) -> None:
+        for sock, peer in listen.accept(self.listener, self._spare):
+            self._take(sock, peer)
+            if self.listener.fileno() < 0:
+                return
 
     def _rest(self, reason: str) -> None:
         self._rests += 1

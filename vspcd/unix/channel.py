@@ -26,6 +26,7 @@ QUEUE_LIMIT = 4096
 FDS_LIMIT = 8
 PACKETS_PER_TURN = 64
 BUFFER = 1 << 20
+CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 
 
 class ChannelClosed(Exception):
@@ -125,7 +126,7 @@ class Channel:
                     os.close(fd)
                 raise ChannelClosed("the other side has closed")
             try:
-                if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                if flags & CUT:
                     raise PeerError("a control packet that is too long")
                 message = control.decode(data)
             except PeerError:

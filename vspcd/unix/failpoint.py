@@ -75,6 +75,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "leg.consume": "it is noted how far the VM's bytes are dealt with, the kernel has them still",
         "leg.forget": "between two calls that let the kernel forget them",
         "leg.consumed": "the kernel has forgotten them",
+        "leg.held": "they are dealt with, and the kernel keeps them for whoever may go on",
         "log.write": "before the log file is written",
         "log.wrote": "the log file has the bytes, nothing is noted of them",
         "log.rotate": "the log file is full, nothing is renamed",
@@ -116,6 +117,15 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "page.put": "the new facts are written and not in force",
         "page.force": "the new facts are in force",
         "page.client": "a client's new facts are written and not in force",
+        # Before it is known whose a connection is.
+        "negotiate.begin": "a worker has a connection, nothing is done about it",
+        "negotiate.counted": "it has found out what a dead one has said",
+        "negotiate.source": "the master knows where a balancer's connection comes from, its header is not consumed",
+        "negotiate.tls": "the master was asked for plaintext",
+        "negotiate.told": "the master knows how the negotiation stands, the kernel has all of it",
+        "negotiate.asked": "the master knows what will be said to a VM that has not called for it",
+        "negotiate.stranger": "the worker knows that nobody waits for the VM's pair",
+        "negotiate.aside": "what has killed others is in a file, the master does not know",
         # Coming and going.
         "claim.told": "the console is claimed",
         "own.begin": "the console was granted, nothing is done about it",

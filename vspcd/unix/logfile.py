@@ -22,9 +22,11 @@ from vspcd.core import logspace
 from vspcd.core.journal import Buffer, Segments, Tail
 from vspcd.unix.diskspace import DiskSpace
 from vspcd.unix.failpoint import reached
+from vspcd.unix.logdoubt import Doubt, Doubts
 from vspcd.unix.lognotes import Notes, why
+from vspcd.unix.logreader import LogReader
 from vspcd.unix.logsettings import LogSettings, Ties
-from vspcd.unix.logwriter import writer
+from vspcd.unix.logwriter import let_go, writer
 from vspcd.unix.page import Page
 from vspcd.unix.spool import Spool
 
@@ -32,13 +34,14 @@ TAIL = 65536
 LOOK_EVERY = 1.0
 SYNC_EVERY = 0.4
 ROTATE_RETRY = 1.0
+LEAVE_EVERY = 60.0  # a disk that fails again and again must not cost all rotated files
 RETRY = 0.25
 COPY = 65536
 COPY_AT_ONCE = 4 << 20  # bytes that one try brings from the spool to the log, so that others get their turn
 MAX_SEGMENTS = 32
 
 
-class LogFile:
+class LogFile(LogReader):
     """The journal of one console, whose identity is ``stem``.
 
     ``directory`` is an open descriptor of the log directory, which may come to be one of another directory when the
@@ -57,29 +60,26 @@ class LogFile:
     ) -> None:
         self.stem = stem
         self.settings = settings
-        self.tail = Tail(TAIL)
         self._plan = settings.in_force()
         self._ties = ties
         self._notes = Notes(page, settings.enabled)
-        self._segments = Segments()
-        self._spool = Spool(settings.spool_dir, stem, self._plan.spool)
-        self._log = writer(settings, directory, stem, self._notes, self._segments, ties)
+        self._doubts = Doubts(page)
+        segments = Segments()
+        spool = Spool(settings.spool_dir, stem, self._plan.spool)
+        log = writer(settings, directory, stem, self._notes, segments, self._doubts, ties)
+        super().__init__(Tail(TAIL), spool, segments, log)
         self._stored = 0  # the end of what is in the log or waits to be written there
         self._missing = 0  # bytes that no marker stands for yet
         self._trouble = 0
         self._retry_at = 0.0
         self._waits = False
         self._rotate_again = 0.0
+        self._leave_again = 0.0
         self._last_sync = 0.0
         self._last_look = 0.0
         self._space = DiskSpace(self._log)
         self.apply(settings)
         self._begin(resume)
-
-    @property
-    def head(self) -> int:
-        """The position behind the last byte."""
-        return self.tail.head
 
     @property
     def waits(self) -> bool:
@@ -104,6 +104,11 @@ class LogFile:
         self._log.limit = logspace.limit(plan.max_size, plan.quota, plan.keep)
         self._log.keep = plan.keep
         self._log.quota = plan.quota
+        self._log.trust()
+        if plan.sync != "interval":
+            self._notes.on_disk = None
+        elif self._notes.on_disk is None and self._log.fd >= 0:
+            self._notes.on_disk = self._log.end
 
     # Beginning.
 
@@ -119,31 +124,41 @@ class LogFile:
             failed = error.errno or errno.EIO
         if self._is_spooled(bool(failed), resume is not None):
             self._stored = self._spool.end
+            if resume is None:
+                told = max(told, self._spool.end + self._spool.missing.size)
         elif resume is None and told > self._log.end:
             # The log was moved away while nobody wrote it: positions do not go back.
             self._log.go_to(told)
+        if self._plan.sync == "interval" and self._notes.on_disk is None:
+            self._notes.on_disk = self._log.end
         self._stored = max(self._stored, self._log.end)
         self.tail.head = max(self._stored, told)
         self._space.begin(self.head)
         self._missing = self.head - self._stored + max(0, self._spool.base - self._log.end)
         self._notes.missed(self.not_logged)
         if failed or self.head > self._log.end:
-            self._fail(failed or self._notes.trouble or errno.EIO, self._stored)
+            why_not = self._notes.trouble or self._spool.missing.code or errno.EIO
+            self._fail(failed or why_not, self._stored)
+            self._spool.miss(self._stored, self.head - self._stored, why_not)
             if not failed:
                 self.retry()
         else:
             self._notes.trouble = 0
+        if self._doubts.open is not None:
+            self._ties.later(RETRY, self.look_for_doubts)
 
     def _is_spooled(self, failed: bool, resume: bool) -> bool:
         """Whether an earlier process has left something to be logged."""
         log, spool = self._log, self._spool
         if not self.settings.enabled or not spool.find():
             return False
+        end = spool.end if resume else spool.end + spool.missing.size
         if failed or (not resume and spool.base > log.end):
             log.go_to(spool.base)
-        elif spool.end <= log.end:
+        elif end <= log.end:
             spool.clear()  # all of it is in the log
-        return spool.end > 0
+            return False
+        return True
 
     # Writing.
 
@@ -154,7 +169,7 @@ class LogFile:
             self.retry()
         done = 0 if self._trouble else self._write(view)
         if done < len(view):
-            self._put_aside(view[done:])
+            self._put_aside(view[done:], self.head + len(view))
         self.tail.append(data)
 
     def _write(self, view: memoryview) -> int:
@@ -170,21 +185,23 @@ class LogFile:
                 done += log.write(view[done:])
             self._sync(now)
         except OSError as error:
+            done = min(done, max(0, log.end - self.head))
             self._fail(error.errno or errno.EIO, max(log.end, self.head + done))
         return done
 
     def _sync(self, now: float) -> None:
         sync = self._plan.sync
         if sync == "always":
-            reached("log.sync")
-            os.fdatasync(self._log.fd)
-            reached("log.synced")
-        elif sync == "interval" and now - self._last_sync >= SYNC_EVERY:
+            self._log.sync()
+        elif (
+            sync == "interval" and now - self._last_sync >= SYNC_EVERY and self._ties.changed(self._log.inode)
+        ):
             self._last_sync = now
-            self._ties.changed()
 
     def _rotate(self, now: float) -> None:
         """Begin another file. Raises OSError when there is none to write to."""
+        if self._plan.sync == "always":
+            self._log.sync()
         try:
             self._log.rotate()
         except OSError as error:
@@ -196,13 +213,14 @@ class LogFile:
         else:
             self._space.check(now, self.head, self._plan)
 
-    def _put_aside(self, view: memoryview) -> None:
-        """The log does not take this."""
+    def _put_aside(self, view: memoryview, head: int) -> None:
+        """The log does not take this, which ends at ``head``."""
         kept = 0 if self._missing else self._spool.put(self._stored, view)
         self._stored += kept
         if kept < len(view):
             self._missing += len(view) - kept
             self._notes.missed(self.not_logged)
+            self._spool.miss(self._stored, head - self._stored, self._trouble)
 
     def missed(self, head: int) -> None:
         """What the VM said up to this position, if that is further than the head, is not to be had any more."""
@@ -212,6 +230,7 @@ class LogFile:
             self._notes.missed(self.not_logged)
             if not self._trouble:
                 self._fail(errno.EIO, self._stored)
+            self._spool.miss(self._stored, head - self._stored, self._trouble)
 
     # Trouble.
 
@@ -277,7 +296,7 @@ class LogFile:
             budget -= log.write(memoryview(data))
             reached("log.copied")
         if self._plan.sync == "always":
-            os.fdatasync(log.fd)
+            log.sync()
 
     def _waiting(self, position: int) -> bytes:
         """What is kept elsewhere at this position: in the spool, or in a file that has lost its name."""
@@ -291,6 +310,8 @@ class LogFile:
     def _skip(self) -> None:
         """What comes next is missing."""
         log, base = self._log, self._spool.base
+        if self._plan.sync == "always":
+            log.sync()  # what the disk refuses is written again, and the marker stands behind it
         until = base if log.end < base < self._spool.end else self.head
         size = until - log.end
         log.skip(until, self._trouble or self._notes.trouble)
@@ -307,6 +328,41 @@ class LogFile:
         if self.settings.enabled:
             self._ties.trouble("")
             self._sync(time.monotonic())
+            self.look_for_doubts()
+
+    def look_for_doubts(self) -> None:
+        """The disk may have refused what the system had taken, and have noted it: see that the log tells of it."""
+        doubt = self._doubts.open
+        if doubt is None or not doubt.over or not self.settings.enabled or self._trouble:
+            return
+        try:
+            self._log.tell(self._leave_what_is_in(doubt))
+            self._sync(time.monotonic())
+        except OSError as error:
+            self._fail(error.errno or errno.EIO, self.head)
+            return
+        self._ties.trouble(doubt.text())
+        self._ties.trouble("")
+
+    def _leave_what_is_in(self, doubt: Doubt) -> Doubt:
+        """Go on in a new file: a file system may lose what is written behind bytes that it has lost, and say nothing.
+
+        What has been written there by now is in doubt as well. Raises OSError.
+        """
+        now = time.monotonic()
+        if not self._log.keep or self._log.base >= doubt.until or now < self._leave_again:
+            return doubt
+        self._leave_again = now + LEAVE_EVERY
+        end = self._log.end
+        self._rotate(now)
+        return doubt if self._log.size else doubt._replace(until=end)
+
+    def adopted(self) -> None:
+        """The keeper who looked after the disk is dead; there is another one."""
+        self._doubts.is_over()
+        self.look_for_doubts()
+        if self.settings.enabled and self._plan.sync == "interval" and self._log.fd >= 0:
+            self._ties.changed(self._log.inode)
 
     # Once a second.
 
@@ -337,55 +393,14 @@ class LogFile:
         except OSError as error:
             self._fail(error.errno or errno.EIO, self.head)
 
-    # Reading.
-
-    @property
-    def oldest(self) -> int:
-        """The first position of what can be read without a gap up to the head."""
-        return min(self.tail.start, self._segments.unbroken_from(self.head))
-
-    @property
-    def rotated_files(self) -> bool:
-        """Whether files are open that are no longer written."""
-        return self._segments.several
-
-    def read(self, position: int, size: int) -> Optional[bytes]:
-        """Up to ``size`` bytes from ``position`` on; empty at the head, None when that place is gone."""
-        if position >= self.head:
-            return b""
-        data = self.tail.read(position, size) or self._spool.read(position, size)
-        if data:
-            return data
-        place = self._segments.locate(position)
-        if place is None:
-            return None
-        fd, at, length = place
-        try:
-            return os.pread(fd, min(size, length), at) or None
-        except OSError:
-            return None
-
-    def reach(self, position: int) -> None:
-        """Open rotated files as far back as this position, for a reader who stood there before this process began."""
-        while (oldest := self._segments.oldest) is not None and oldest.base > position:
-            if not self._log.read_before():
-                return
-
-    def next_readable(self, position: int) -> int:
-        """Where a reader can go on whose ``position`` is gone."""
-        found = [self.tail.start, self._segments.next_after(position)]
-        if self._spool.end > self._spool.base > position:
-            found.append(self._spool.base)
-        return min(place for place in found if place is not None)
+    # Events and the end.
 
     def release(self, needed_from: int) -> None:
         """No reader stands before ``needed_from``: older files can be closed."""
         most = MAX_SEGMENTS if self.settings.enabled else self._plan.keep + 1
         for fd in self._segments.release(needed_from, most):
             if fd != self._log.fd:
-                os.close(fd)
-
-    # Events and the end.
+                let_go(fd)
 
     def event(self, word: str, facts: dict[str, object], at: Optional[int] = None) -> None:
         """Note an event at this position, or at ``at``."""
@@ -404,8 +419,9 @@ class LogFile:
         self._trouble = 0
         for fd in self._segments.close():
             if fd != self._log.fd:
-                os.close(fd)
+                let_go(fd)
         self._log.close()
         self._spool.close()
         if not self.settings.enabled:
             self._log.remove_all()
+            self._log.folder.leave()

@@ -19,6 +19,7 @@ from vspcd.unix.logfolder import Folder
 
 BLOCK = 65536
 LAST_LINE = 4096  # more than a line about lost bytes has
+LOST, IN_DOUBT = "lost", "in-doubt"  # words of lines that tell of a marker
 POSITION_LIMIT = 1 << 60  # no console ever says that much: a larger number is damage
 
 
@@ -118,14 +119,20 @@ class IndexFile:
         entry = _last(self._fd, self.size, b"\n", "")
         return entry is not None and entry.word == word
 
-    def take_back_lost(self, position: int) -> None:
-        """Remove the last line if it tells of bytes that were lost from this position on."""
+    def told_up_to(self) -> int:
+        """The end of the doubtful bytes that the last line about such tells of; -1 when there is none."""
+        entry = _last(self._fd, self.size, f" {IN_DOUBT} ".encode(), IN_DOUBT)
+        told = None if entry is None else entry.details().get("until")
+        return told if isinstance(told, int) else -1
+
+    def take_back_marker(self, position: int) -> None:
+        """Remove the last line if it tells of a marker at this position."""
         try:
             begin = max(0, self.size - LAST_LINE)
             text = os.pread(self._fd, self.size - begin, begin)
             at = text.rfind(b"\n", 0, -1) + 1
             entry = parse_line(text[at:-1])
-            if entry is not None and entry.word == "lost" and _lost_from(entry) == position:
+            if entry is not None and _marker_at(entry) == position:
                 os.ftruncate(self._fd, begin + at)
                 self.size = begin + at
         except OSError:
@@ -145,15 +152,17 @@ def end_of_file(folder: Folder, name: str) -> Optional[End]:
         os.close(fd)
 
 
-def _lost_from(entry: Entry) -> int:
-    """The first position that a line about lost bytes tells of."""
+def _marker_at(entry: Entry) -> int:
+    """Where the marker stands that a line tells of; -1 when it tells of none."""
+    if entry.word == IN_DOUBT:
+        return entry.position
     size = entry.details().get("bytes")
-    return entry.position - size if isinstance(size, int) else -1
+    return entry.position - size if entry.word == LOST and isinstance(size, int) else -1
 
 
 def _since(fd: int, size: int, base: int) -> int:
-    lost = _last(fd, size, b" lost ", "lost")
-    return base if lost is None else max(base, lost.position)
+    found = (_last(fd, size, f" {word} ".encode(), word) for word in (LOST, IN_DOUBT))
+    return max([base, *(entry.position for entry in found if entry is not None)])
 
 
 def _last(fd: int, end: int, mark: bytes, word: str) -> Optional[Entry]:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
-from vspcd.unix.page import HEAD, LOG_PLACE, LOG_SEEN, LOG_TROUBLE, NOT_LOGGED, Page
+from vspcd.unix.page import HEAD, LOG_ON_DISK, LOG_PLACE, LOG_SEEN, LOG_TROUBLE, NOT_LOGGED, Page
 
 ROTATING = 0  # no file has this inode: the next one begins at the position beside it
 WORD = 1 << 64
@@ -77,6 +77,15 @@ class Notes:
     @seen.setter
     def seen(self, position: int) -> None:
         self._page.words[LOG_SEEN] = position
+
+    @property
+    def on_disk(self) -> Optional[int]:
+        """Up to which position the keeper knows the log to be on the disk; None when it is not asked to look."""
+        return self._page.words[LOG_ON_DISK] - 1 if self._page.words[LOG_ON_DISK] else None
+
+    @on_disk.setter
+    def on_disk(self, position: Optional[int]) -> None:
+        self._page.words[LOG_ON_DISK] = 0 if position is None else position + 1
 
     @property
     def trouble(self) -> int:

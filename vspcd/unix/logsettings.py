@@ -39,11 +39,12 @@ class LogSettings(NamedTuple):
 class Ties(NamedTuple):
     """Whom a log calls.
 
-    ``changed``: there are new bytes, at most every 0.4 s; ``trouble``: writing begins to fail, with the reason, or
-    works again, without; ``later(seconds, call)``: call once; ``renewed``: the folder is a new one.
+    ``changed(inode)``: that file has new bytes, said about every 0.4 s; whether it was heard. ``trouble``: writing
+    begins to fail, with the reason, or works again, without; ``later(seconds, call)``: call once; ``renewed``: the
+    folder is a new one.
     """
 
-    changed: Callable[[], None]
+    changed: Callable[[int], bool]
     trouble: Callable[[str], None]
     later: Callable[[float, Callable[[], None]], object]
     renewed: Callable[[], object] = lambda: None

@@ -20,8 +20,9 @@ from typing import Optional
 
 from vspcd.core.journal import Segments
 from vspcd.unix.failpoint import reached
+from vspcd.unix.logdoubt import Doubt, Doubts
 from vspcd.unix.logfolder import Folder
-from vspcd.unix.logindex import IndexFile, end_of_file
+from vspcd.unix.logindex import IN_DOUBT, LOST, IndexFile, end_of_file
 from vspcd.unix.lognotes import FILE_GONE, ROTATING, Notes, Place, why
 from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.spool import FOLDER_MODE
@@ -44,6 +45,7 @@ class LogWriter:
         index: Optional[IndexFile],
         notes: Notes,
         segments: Segments,
+        doubts: Doubts,
     ) -> None:
         self.folder = folder
         self.stem = stem
@@ -58,6 +60,8 @@ class LogWriter:
         self.quota = 0
         self._notes = notes
         self._segments = segments
+        self._doubts = doubts
+        self._synced = 0  # bytes of the file that the disk has, when each write waits for it
         self._marker: Optional[int] = None  # where half a marker begins
         self._inode = ROTATING
         self._awaited: Optional[Place] = None  # what a dead worker noted of a file that cannot be opened yet
@@ -66,6 +70,11 @@ class LogWriter:
     def base(self) -> int:
         """The position of the file's first byte, as far as what follows the last marker is concerned."""
         return self.end - self.size
+
+    @property
+    def inode(self) -> int:
+        """The file's."""
+        return self._inode
 
     @property
     def full(self) -> bool:
@@ -159,6 +168,7 @@ class LogWriter:
             self._segments.begin(self.end, self.size, self.fd)
         self._notes.place = Place(self._inode, self.base, 0, self.lost)
         self._notes.seen = self.end
+        self._synced = self.size
         if self.index is not None:
             self.index.base(self.base)
 
@@ -186,7 +196,7 @@ class LogWriter:
             self.size = place.marker - 1
         self.end = place.base + self.size
         if place.marker and self.index is not None:
-            self.index.take_back_lost(self.end)
+            self.index.take_back_marker(self.end)
         if self.end < self._notes.head and not self._notes.trouble:
             self.end = self._notes.head  # somebody has cut the file, and nothing was in trouble
             return
@@ -221,23 +231,41 @@ class LogWriter:
 
     def skip(self, until: int, code: int) -> None:
         """Leave a gap up to this position, and a marker that says so."""
-        self.cut()
-        at, size = self.size, until - self.end
+        size = until - self.end
         if self.index is not None:
-            self._notes.place = Place(self._inode, self.base, at + 1, self.lost)
-            self._marker = at
-            reached("log.mark")
-            marker = f"\r\n[vspcd: {size} bytes not logged: {why(code)}]\r\n".encode()
-            if os.write(self.fd, marker) < len(marker):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            reached("log.marked")
-            self.index.event(until, "lost", {"bytes": size})
-            reached("log.told")
-            self.size += len(marker)
+            self._mark(f"{size} bytes not logged: {why(code)}", until, LOST, {"bytes": size})
             self.lost += size
         self.end, self._marker = until, None
         self._put_in_force()
         reached("log.skipped")
+
+    def tell(self, doubt: Doubt) -> None:
+        """A marker of what the disk may not have."""
+        told = -1 if self.index is None else self.index.told_up_to()
+        if told >= doubt.until:
+            doubt = doubt._replace(until=told)  # a dead worker has got as far as that
+        elif self.index is not None:
+            facts = {"since": doubt.since, "until": doubt.until, "bytes": doubt.size}
+            self._mark(doubt.text(), self.end, IN_DOUBT, {**facts, "reason": why(doubt.code)})
+            self._marker = None
+            self._put_in_force()
+            reached("log.skipped")
+        self._doubts.told(doubt)
+
+    def _mark(self, text: str, position: int, word: str, facts: Mapping[str, object]) -> None:
+        """Write a marker, which counts when the place behind it is put in force, and the index's line about it."""
+        self.cut()
+        assert self.index is not None
+        self._notes.place = Place(self._inode, self.base, self.size + 1, self.lost)
+        self._marker = self.size
+        reached("log.mark")
+        marker = f"\r\n[vspcd: {text}]\r\n".encode()
+        if os.write(self.fd, marker) < len(marker):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reached("log.marked")
+        self.index.event(position, word, dict(facts))
+        reached("log.told")
+        self.size += len(marker)
 
     def cut(self) -> None:
         """Remove what a full disk took of a marker."""
@@ -245,6 +273,38 @@ class LogWriter:
             os.ftruncate(self.fd, self._marker)
             self._marker = None
             self._notes.place = Place(self._inode, self.base, 0, self.lost)
+
+    def sync(self) -> None:
+        """Wait until the disk has it all. Raises OSError, and then the file ends where the disk has had it before:
+        asked again, the system would say that all is well with bytes that the disk has refused.
+        """
+        reached("log.sync")
+        try:
+            os.fdatasync(self.fd)
+        except OSError as error:
+            self._go_back_to_synced(error.errno or errno.EIO)
+            raise
+        self._synced = self.size
+        reached("log.synced")
+
+    def _go_back_to_synced(self, code: int) -> None:
+        refused = self.size - self._synced
+        try:
+            os.ftruncate(self.fd, self._synced)
+        except OSError:
+            self._doubts.note(self.end - refused, self.end, code)
+            self._doubts.is_over()
+            self._synced = self.size
+            return
+        self.size -= refused
+        self.end -= refused
+        current = self._segments.current
+        if current is not None:
+            current.length -= refused
+
+    def trust(self) -> None:
+        """Each write waits for the disk from now on; what was written before is not asked for."""
+        self._synced = self.size
 
     # Rotation.
 
@@ -284,9 +344,7 @@ class LogWriter:
     def rotated(self) -> list[tuple[str, int]]:
         """The rotated files and their sizes, the oldest first."""
         names = [self.name] if self.index is None else [self.name, self.index.name]
-        files = [f"{name}.{number}" for number in range(self.keep, 0, -1) for name in names]
-        sized = [(name, self.folder.size(name)) for name in files]
-        return [(name, size) for name, size in sized if size is not None]
+        return self.folder.rotated(names, self.keep)
 
     def rotated_size(self) -> int:
         """Bytes in rotated files."""
@@ -294,17 +352,7 @@ class LogWriter:
 
     def drop_oldest(self) -> bool:
         """Remove the oldest rotated log and its index; whether there was one."""
-        files = self.rotated()
-        if not files:
-            return False
-        number = files[0][0].rpartition(".")[2]
-        try:
-            for name, _ in files:
-                if name.rpartition(".")[2] == number:
-                    self.folder.remove(name)
-        except OSError:
-            return False
-        return True
+        return self.folder.drop_oldest([name for name, _ in self.rotated()])
 
     # What others do to the file.
 
@@ -335,6 +383,8 @@ class LogWriter:
             # What came since it was last seen went with it, and can be read again as long as it is open.
             self._notes.trouble = FILE_GONE
             self.end = min(self.end, self._notes.seen)
+            if self._notes.on_disk is not None:
+                self._notes.on_disk = min(self._notes.on_disk, self.end)
         self._notes.place = Place(ROTATING, self.end, 0, self.lost)
         self._let_go()
         self.folder.renew()
@@ -374,18 +424,32 @@ class LogWriter:
     def close(self) -> None:
         """Let go of the file and its index."""
         if self.fd >= 0:
-            os.close(self.fd)
+            let_go(self.fd)
             self.fd = -1
         if self.index is not None:
             self.index.close()
 
 
+def let_go(fd: int) -> None:
+    """Close a file. A network file system may tell only now what it has refused: the keeper finds that out as well."""
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+
+
 def writer(
-    settings: LogSettings, directory: int, stem: str, notes: Notes, segments: Segments, ties: Ties
+    settings: LogSettings,
+    directory: int,
+    stem: str,
+    notes: Notes,
+    segments: Segments,
+    doubts: Doubts,
+    ties: Ties,
 ) -> LogWriter:
     """The writer of a log, or of what is kept for clients when there is none."""
     plan = settings.in_force()
     if not settings.enabled:
-        return LogWriter(Folder(-1, plan.dir, FOLDER_MODE), stem, None, notes, segments)
+        return LogWriter(Folder(-1, plan.dir, FOLDER_MODE), stem, None, notes, segments, doubts)
     folder = Folder(directory, plan.dir, renewed=ties.renewed)
-    return LogWriter(folder, stem, IndexFile(folder, stem, ties.trouble), notes, segments)
+    return LogWriter(folder, stem, IndexFile(folder, stem, ties.trouble), notes, segments, doubts)

@@ -37,6 +37,7 @@ LOG_SEEN = 9  # journal position up to which the log file is known to have had i
 IN_DOUBT = (
     10  # a client whose batch is with the VM and may be in its socket still, and nobody can count; 0 for none
 )
+LOG_ON_DISK = 11  # journal position up to which the disk is known to have the log
 
 # Groups of facts: the word that says which slot is in force, then two slots of FACTS words.
 FACTS = 4
@@ -45,6 +46,8 @@ SENT_UP_TO = (
     25  # a leg's number, bytes given to it, bytes of the batch on its way that are out, all replies given
 )
 LOG_PLACE = 34  # where the log file stands, see lognotes
+LOG_DOUBT = 43  # what the disk may not have of it, and why; by the keeper, see logdoubt
+LOG_DOUBTED = 52  # what of that the log tells already; by the worker
 
 CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
@@ -180,6 +183,11 @@ class Arena:
     def give_back(self, number: int) -> None:
         """The page is free again."""
         self._free.append(number)
+
+    def in_use(self) -> tuple[int, ...]:
+        """The numbers of pages that were taken and not given back."""
+        free = frozenset(self._free)
+        return tuple(number for number in range(self._used) if number not in free)
 
     def page(self, number: int) -> Page:
         """The master's view of a page."""

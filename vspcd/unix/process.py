@@ -18,13 +18,19 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from _signal import SIG_DFL, SIG_IGN  # type: ignore[import-not-found]
+from _signal import signal as set_handler
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Callable, Optional
+from typing import Callable, NamedTuple, NoReturn, Optional
 
 import setproctitle
 
 KEPT = (0, 1, 2)
+TO_DEFAULT = (int(signal.SIGTERM), int(signal.SIGCHLD))
+TO_IGNORE = (int(signal.SIGINT), int(signal.SIGHUP), int(signal.SIGPIPE))
+"""A Ctrl-C or a SIGHUP on the terminal is for the master, which tells its children."""
+
 CRASHED = 70  # EX_SOFTWARE
 OUT_OF_MEMORY = 71  # EX_OSERR
 ENDINGS: Mapping[int, str] = MappingProxyType({0: "ended", OUT_OF_MEMORY: "ran out of memory"})
@@ -38,6 +44,13 @@ def freeze() -> None:
     gc.freeze()
 
 
+class Child(NamedTuple):
+    """A process to be: what it runs, and the descriptors that it keeps beside the standard ones."""
+
+    main: Callable[[], None]
+    keep: set[int]
+
+
 def fork(main: Callable[[], None], keep: set[int], memory: Optional[int] = None) -> int:
     """Fork a child that runs ``main`` and exits; returns its pid.
 
@@ -46,16 +59,40 @@ def fork(main: Callable[[], None], keep: set[int], memory: Optional[int] = None)
     ``memory`` bytes beyond what it begins with, 70 with a traceback on stderr when it raises anything else. Raises
     OSError when the system has no room for a process.
     """
+    limit = None if memory is None else _data_limit(memory)
     pid = os.fork()
-    if pid:
-        return pid
+    if not pid:
+        _live(main, keep, limit)
+    return pid
+
+
+def fork_all(children: Sequence[Child], memory: Optional[int] = None) -> tuple[list[int], Optional[OSError]]:
+    """Fork them in a row: the pids of the first ones, up to the one that found no room, and why it did not.
+
+    After each fork the kernel copies every page that the parent writes to: between these it writes to few.
+    """
+    pids: list[int] = []
+    try:
+        limit = None if memory is None else _data_limit(memory)
+        for child in children:
+            pid = os.fork()
+            if not pid:
+                _live(child.main, child.keep, limit)
+            pids.append(pid)
+    except OSError as error:
+        return pids, error
+    return pids, None
+
+
+def _live(main: Callable[[], None], keep: set[int], limit: Optional[tuple[int, int]]) -> NoReturn:
+    """The whole life of a child."""
     status = CRASHED
     try:
         gc.disable()
         _default_signals()
         _close_all_but(keep.union(KEPT))
-        if memory is not None:
-            _limit_memory(memory)
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, limit)
         main()
         status = 0
     except SystemExit as leaving:
@@ -70,12 +107,12 @@ def fork(main: Callable[[], None], keep: set[int], memory: Optional[int] = None)
 
 
 def _default_signals() -> None:
+    # signal.signal would make Enums of its arguments, which is a good part of a child's first millisecond.
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_DFL)
-    # A Ctrl-C or a SIGHUP on the terminal is for the master, which tells its children.
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    for number in TO_DEFAULT:
+        set_handler(number, SIG_DFL)
+    for number in TO_IGNORE:
+        set_handler(number, SIG_IGN)
 
 
 def _close_all_but(keep: set[int]) -> None:
@@ -87,13 +124,12 @@ def _close_all_but(keep: set[int]) -> None:
     os.closerange(low, _highest_descriptor())
 
 
-def _limit_memory(room: int) -> None:
-    """Refuse this process more than so many bytes beyond what it has, whatever they are for."""
+def _data_limit(room: int) -> tuple[int, int]:
+    """What refuses a child more than so many bytes beyond what it begins with, whatever they are for."""
     with open("/proc/self/statm", "rb") as file:
         held = int(file.read().split()[5]) * PAGE_SIZE
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = held + room if hard == resource.RLIM_INFINITY else min(held + room, hard)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+    return held + room if hard == resource.RLIM_INFINITY else min(held + room, hard), hard
 
 
 def _highest_descriptor() -> int:

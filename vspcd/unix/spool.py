@@ -1,29 +1,41 @@
 """The spool of a console: what its log could not take, in a file of the run directory until it can.
 
-Does: keeps bytes from one journal position on, up to a limit, and gives them back.
-Owns: the file ``<identity>.spool``, whose first line tells the position.
+Does: keeps bytes from one journal position on, up to a limit, and gives them back; keeps how many found no room.
+Owns: the file ``<identity>.spool``, whose first lines tell the position and that count.
 Never: raises for a disk in trouble: what it does not take is the caller's to count.
 
-It is a file so that it outlives the worker: the log's end and the spool together tell another process what is still to
-be written. The run directory is in memory on a usual system, and so not in the trouble that the logs are in. Others
-need it too, so a tenth of it is left free.
+It is a file so that it outlives the worker and the daemon: the log's end and the spool together tell another process
+what is still to be written. The run directory is in memory on a usual system, and so not in the trouble that the logs
+are in. Others need it too, so a tenth of it is left free.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from vspcd.core.journal import Buffer
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logsettings import SPARE
 
-FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+FOLDER = "journal"  # in the run directory
 MODE = 0o600
 FOLDER_MODE = 0o700
 LOOK_EVERY = 65536  # bytes, between two looks at the room that is left
-MAGIC = "vspcd-spool"
-HEADER = 32  # bytes before the first one kept
+MAGIC = "vspcd-spool-2"
+LINE = 34  # of the position; the same again for what is missing
+HEADER = 2 * LINE  # bytes before the first one kept
+
+
+class Missing(NamedTuple):
+    """So many bytes behind the last one kept found no room; ``code``: why the log did not take them, see lognotes."""
+
+    size: int
+    code: int
+
+
+NOTHING = Missing(0, 0)
 
 
 class Spool:
@@ -33,8 +45,9 @@ class Spool:
         self.limit = limit
         self.base = 0
         self.end = 0
+        self.missing = NOTHING
         self._folder = folder
-        self._path = f"{folder}/{stem}.spool"
+        self._path = path_of(folder, stem)
         self._fd = -1
         self._looked_at = -LOOK_EVERY
         self._is_low = False
@@ -43,30 +56,41 @@ class Spool:
         """Go on with what an earlier process has left; whether there is anything."""
         try:
             self._fd = os.open(self._path, FLAGS)
-            base = position_of(os.pread(self._fd, HEADER, 0))
+            header = os.pread(self._fd, HEADER, 0)
             size = os.fstat(self._fd).st_size - HEADER
         except OSError:
             return False
-        if base is None or size <= 0:
+        base, missing = position_of(header[:LINE]), missing_of(header[LINE:])
+        if base is None or size < 0 or not (size or missing.size):
             self.clear()
             return False
-        self.base, self.end = base, base + size
+        self.base, self.end, self.missing = base, base + size, missing
         return True
 
     def put(self, position: int, data: Buffer) -> int:
         """Keep what comes at this position, the end of what is kept: how many bytes were taken."""
-        if self._fd < 0 and not self._begin(position):
+        if self.limit <= 0 or (self._fd < 0 and not self._begin(position)):
             return 0
         if position != self.end:
             return 0
         reached("log.spool")
         try:
-            size = os.write(self._fd, data[: self._room()])
+            size = os.pwrite(self._fd, data[: self._room()], HEADER + position - self.base)
         except OSError:
             return 0
         reached("log.spooled")
         self.end += size
         return size
+
+    def miss(self, position: int, size: int, code: int) -> None:
+        """Behind what is kept up to this position, so many bytes are missing: for who comes when nobody else knows."""
+        if Missing(size, code) == self.missing or (self._fd < 0 and not (size and self._begin(position))):
+            return
+        self.missing = Missing(size, code)
+        try:
+            os.pwrite(self._fd, line_of(self.missing), LINE)
+        except OSError:
+            pass  # it has its place in the file already, so this is a disk that fails
 
     def _room(self) -> int:
         """Bytes that may be taken now. Raises OSError."""
@@ -77,7 +101,7 @@ class Spool:
         return 0 if self._is_low else max(0, self.limit - (self.end - self.base))
 
     def _begin(self, position: int) -> bool:
-        if self.limit <= 0 or not self._folder:
+        if not self._folder:
             return False
         try:
             os.makedirs(self._folder, FOLDER_MODE, exist_ok=True)
@@ -104,6 +128,7 @@ class Spool:
     def clear(self) -> None:
         """Keep nothing any more."""
         self.base = self.end = 0
+        self.missing = NOTHING
         if self._fd < 0:
             return
         self.close()
@@ -119,14 +144,42 @@ class Spool:
             self._fd = -1
 
 
+def path_of(folder: str, stem: str) -> str:
+    """Where the spool of a console is."""
+    return f"{folder}/{stem}.spool"
+
+
+def forget(folder: str, stem: str) -> int:
+    """Nobody will ask for the spool of this console again; how many bytes its log will never have."""
+    left = Spool(folder, stem, 0)
+    size = 0
+    if left.find():
+        size = left.end - left.base + left.missing.size
+    left.clear()
+    return size
+
+
 def header_of(position: int) -> bytes:
-    """The first line of a spool that begins at this position."""
-    return f"{MAGIC} {position:0{HEADER - len(MAGIC) - 2}d}\n".encode()
+    """The first lines of a spool that begins at this position."""
+    return f"{MAGIC} {position:0{LINE - len(MAGIC) - 2}d}\n".encode() + line_of(NOTHING)
 
 
-def position_of(header: bytes) -> Optional[int]:
-    """Where a spool begins, None when it does not begin with a header."""
-    word, _, number = header.partition(b" ")
-    if len(header) != HEADER or word != MAGIC.encode() or not number.strip().isdigit():
+def line_of(missing: Missing) -> bytes:
+    """The second line, written at once."""
+    return f"{missing.size:0{LINE - 7}d} {missing.code:05d}\n".encode()
+
+
+def position_of(line: bytes) -> Optional[int]:
+    """Where a spool begins, None when the line is none of a spool."""
+    word, _, number = line.partition(b" ")
+    if len(line) != LINE or word != MAGIC.encode() or not number.strip().isdigit():
         return None
     return int(number)
+
+
+def missing_of(line: bytes) -> Missing:
+    """What the second line tells."""
+    words = line.split()
+    if len(line) != LINE or len(words) != 2 or not all(word.isdigit() for word in words):
+        return NOTHING
+    return Missing(int(words[0]), int(words[1]))
