@@ -73,7 +73,7 @@ class Console:
         )
         self.clients: dict[int, Client] = {}
         self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach, self._was_typed)
-        self.typed_log = TypedLog(shell.log_directory, self, shell.changed)
+        self.typed_log = TypedLog(shell.log_directory, self)
         self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
         self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()

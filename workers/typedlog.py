@@ -14,7 +14,6 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from typing import Callable
 
 from vspcd.core.rights import Named, matches
 from vspcd.proto import telnet
@@ -25,12 +24,12 @@ BREAK_WIRE = telnet.command(telnet.BREAK)
 
 
 class TypedLog:
-    """``directory`` is the log directory's descriptor, -1 for none; ``changed`` asks for a sync of what is written."""
+    """``directory`` is the log directory's descriptor, -1 for none. The disk has what is written with the next sync of
+    the console logs."""
 
-    def __init__(self, directory: int, console: Named, changed: Callable[[], None]) -> None:
+    def __init__(self, directory: int, console: Named) -> None:
         self._directory = directory
         self._console = console
-        self._changed = changed
         self._wanted = False
         self.lost = 0
 
@@ -55,7 +54,6 @@ class TypedLog:
             facts["lost"] = self.lost
         if self._append(json.dumps(facts, separators=(",", ":")).encode() + b"\n"):
             self.lost = 0
-            self._changed()
         else:
             self.lost += len(data)
 
