@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.ctl.logs import Log
+from vspcd.core import vmotion
+from vspcd.ctl import boots as boot_rules
 
 CLOSED = "closed by the VM's host"
 LINUX = "[    0.000000] Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org)\r\n"
@@ -127,6 +129,10 @@ def test_a_vmotion_is_no_boot(log: Log) -> None:
     connect(log, 1040, "10.0.0.2:50003")
     log.say("three\n", 1041)
     assert starts(log) == [["connected"]]
+
+
+def test_a_moves_outcome_is_called_as_the_worker_calls_it() -> None:
+    assert boot_rules.MOVED == vmotion.MOVED
 
 
 def test_a_guest_that_reboots_is_known_by_its_kernel(log: Log) -> None:

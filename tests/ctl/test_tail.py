@@ -162,6 +162,20 @@ def test_nothing_is_lost_or_doubled_over_rotations(web01: Log, tails: Start) -> 
     assert re.findall(r"line (\d+)", tail.seen) == [f"{n:03}" for n in range(60)]
 
 
+def test_what_came_before_a_rotation_that_it_did_not_see_is_shown(web01: Log, tails: Start) -> None:
+    web01.say("old\n")
+    tail = tails(web01, "-a")
+    tail.wait_watching()
+    tail.process.send_signal(signal.SIGSTOP)
+    web01.say("one\n")
+    web01.rotate()
+    web01.say("two\n")
+    web01.rotate()
+    web01.say("three\n")
+    tail.process.send_signal(signal.SIGCONT)
+    assert tail.see("three\n") == "web01: one\nweb01: two\nweb01: three\n"
+
+
 def test_new_consoles_appear_from_their_first_line_on(web01: Log, tails: Start) -> None:
     tail = tails(web01, "-a")
     tail.wait_watching()

@@ -20,11 +20,13 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional
 
-from vspcd.core.vmotion import MOVED
 from vspcd.ctl.segments import Place, Segments
 
 CLOSED = frozenset({"closed by the VM's host", "its TLS connection has ended"})
 """Reasons of a ``disconnected`` that mean a VM which was switched off."""
+
+MOVED = "moved"
+"""The outcome of a vMotion that took place. The rules of vMotion would take longer to be imported than to look."""
 
 CONNECTED, KERNEL, BEGINNING = "connected", "kernel", "beginning"
 SAME_BOOT = 600.0

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from types import TracebackType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    import subprocess
 
 LESS = "FRX"
 """Options of less, unless $LESS has others: end on one screenful, show colours, leave the text on the screen."""
@@ -79,6 +81,8 @@ class Output:
         return rows > self._rows or len(self._held) > self._rows * self._width * 4
 
     def _start(self) -> None:
+        import subprocess  # takes longer to be imported than most logs to be shown
+
         held, self._held = self._held, b""
         environment = {"LESS": LESS, **os.environ}
         self._pager = subprocess.Popen(self._command, shell=True, stdin=subprocess.PIPE, env=environment)
