@@ -133,6 +133,7 @@ class Stage:
         master.consoles.keeper = PortKeeper(
             self.loop, master.log, self.cradle, MemoryBackend, master._map_loaded
         )
+        master.audit.begin(master.consoles.keeper)
         master.claims.tls = master.tls
         self.until(lambda: master.tools)
 

@@ -15,6 +15,8 @@ from tests.stage import HOST, Stage, ended
 from tests.unix.turning import occupy, open_descriptors, settle, turn
 from tests.workers.bench import UUID, Far, tcp_pair
 from vspcd import config as configuration
+from vspcd.attachments import Objection, Wish
+from vspcd.core.rights import Who
 from vspcd.proto.control import LEAVING, NEGOTIATING, OWNER
 from vspcd.table import Console
 from vspcd.unix.page import MAX_CLIENTS
@@ -45,9 +47,9 @@ def stage(stages: Callable[..., Stage]) -> Stage:
 def attach(stage: Stage, console: Console) -> tuple[Optional[str], socket.socket]:
     near, far = socket.socketpair()
     far.settimeout(10)
-    return stage.master.attachments.attach(
-        console, "raw", near, "a test", "rw", 0, next(stage.table.numbers)
-    ), far
+    number = next(stage.table.numbers)
+    found = stage.master.attachments.attach(console, Wish("raw", Who(uid=1000)), near, number)
+    return found.text if isinstance(found, Objection) else None, far
 
 
 def test_a_client_of_a_console_that_nobody_serves_gets_a_worker(stage: Stage) -> None:

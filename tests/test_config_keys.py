@@ -40,7 +40,7 @@ def test_the_example_marks_the_keys_that_a_reload_changes() -> None:
         is_comment = line.lstrip().startswith("#")
         if is_comment:
             comment = comment + line if was_comment else line
-        elif setting is None or setting[2] in SECTIONS:
+        elif setting is None or (not setting[1] and setting[2] in SECTIONS):
             comment, section = "", setting[2] + "." if setting else ""
         elif "[reload]" in comment:
             marked.add(section + setting[2])
@@ -54,7 +54,7 @@ def test_every_key_says_what_it_means() -> None:
 
 
 def test_a_config_made_without_load_has_the_defaults_too() -> None:
-    assert Config() == dataclasses.replace(load(), log=Config().log)
+    assert Config() == dataclasses.replace(load(), log=Config().log, audit=Config().audit)
 
 
 RELOADABLE = [
@@ -68,9 +68,18 @@ RELOADABLE = [
     ),
     *("tls.mode", "tls.certificate", "tls.key", "tls.client_ca", "tls.min_version"),
     *("vmotion.timeout", "vmotion.limit", "identity.fallback"),
-    *("ports.expire", "sockets.mode", "sockets.group", "log.max_size", "log.keep", "log.sync"),
+    *(
+        "ports.expire",
+        "ports.client_ca",
+        "sockets.mode",
+        "sockets.group",
+        "log.max_size",
+        "log.keep",
+        "log.sync",
+    ),
     *("log.spool", "log.quota", "log.reserve"),
-    *("clients.replay", "clients.max_lag", "clients.max", "workers.memory", "log_level"),
+    *("clients.replay", "clients.max_lag", "clients.max", "locks.idle", "audit.file", "audit.typing"),
+    *("workers.memory", "access", "log_level"),
 ]
 
 

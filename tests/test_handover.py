@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from tests.stage import Stage
 from vspcd import bequest, handover, inheritance
+from vspcd.attachments import Wish
+from vspcd.core.rights import Who
 from vspcd.handover import State, Unfit
 from vspcd.table import Worker
 from vspcd.tlshelpers import TlsHelper
@@ -35,7 +37,8 @@ def full(stage: Stage) -> State:
     claimant.claims()
     stage.dial()
     near, far = socket.socketpair()
-    stage.master.attachments.attach(stage.console, "raw", near, "a test", "rw", 0, next(stage.table.numbers))
+    wish = Wish("raw", Who(1000, 1, [1000, 4], "alice"), "lock", reason="a test")
+    stage.master.attachments.attach(stage.console, wish, near, next(stage.table.numbers))
     far.close()
     owner.says("moving", pair="00" * 20, seconds=60)
     stage.admission.refused("192.0.2.9:1", "not today")

@@ -22,6 +22,7 @@ LAYERS = {
     "vspcd.unix": 2,
     "vspcd.portmap": 3,
     "vspcd.config": 3,
+    "vspcd.config_access": 3,
     "vspcd.config_schema": 3,
     "vspcd.config_values": 3,
     "workers": 4,

@@ -17,10 +17,12 @@ from tests.stage import Player, Stage
 from tests.unix.turning import occupy, open_descriptors, turn, until
 from tests.workers.bench import UUID
 from vspcd import toolserver
+from vspcd.attachments import Wish
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
+from vspcd.core.rights import Who
 from vspcd.proto.control import PACKET_LIMIT
-from vspcd.table import Console
+from vspcd.table import ClientRecord, Console
 from vspcd.toolserver import NAME
 
 
@@ -122,12 +124,8 @@ def crowd(stage: Stage, consoles: int, clients: int = 0) -> list[Player]:
         for console in known:
             near, far = socket.socketpair()
             number = next(stage.table.numbers)
-            assert (
-                stage.master.attachments.attach(
-                    console, "raw", near, "uid 4294967295, pid 4194304", "rw", 0, number
-                )
-                is None
-            )
+            wish = Wish("raw", Who(4294967295, 4194304, user="u" * 32))
+            assert isinstance(stage.master.attachments.attach(console, wish, near, number), ClientRecord)
             far.close()
     return stage.cradle.players
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.stage import Stage
 from vspcd import watchdog
+from vspcd.attachments import Wish
+from vspcd.core.rights import Who
 from vspcd.unix.page import HEAD
 
 
@@ -59,7 +61,9 @@ def test_a_worker_whose_page_has_moved_is_not_asked(stage: Stage) -> None:
 def test_a_client_that_waits_is_a_reason_to_ask(stage: Stage) -> None:
     owner, _ = stage.owner()
     near, far = socket.socketpair()
-    stage.master.attachments.attach(stage.console, "raw", near, "a test", "rw", 0, next(stage.table.numbers))
+    stage.master.attachments.attach(
+        stage.console, Wish("raw", Who(uid=1000)), near, next(stage.table.numbers)
+    )
     stage.until(lambda: owner.was_told("client"))
     far.send(b"typed")
     look(stage)

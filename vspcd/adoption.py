@@ -16,7 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from vspcd.claims import identified
+from vspcd.core.access import Lock
 from vspcd.core.vmotion import MOVING
+from vspcd.locks import restore
 from vspcd.proto import control
 from vspcd.proto.control import NEGOTIATING, ORPHAN, OWNER, Message
 from vspcd.proto.errors import PeerError
@@ -51,6 +53,7 @@ class Orphan:
     itself: Optional[Message] = None
     legs: list[tuple[LegRecord, bool]] = field(default_factory=list)
     clients: list[ClientRecord] = field(default_factory=list)
+    lock: Optional[Lock] = None
     complete: bool = False
     later: list[Message] = field(default_factory=list)
 
@@ -222,6 +225,7 @@ class Adoption:
         kind, origin, mode = message["kind"], message["from"], message["mode"]
         record = ClientRecord(message["client"], kind, origin, mode, sock, time.time(), message["terminal"])
         orphan.clients.append(record)
+        orphan.lock = restore(record, message["facts"]) or orphan.lock
 
     def _complete(self, orphan: Orphan, _message: Message, _fds: list[int]) -> None:
         if orphan.itself is None:
@@ -304,6 +308,7 @@ class Adoption:
         if console.leg is not None:
             console.since = console.last_seen = time.time()
         console.clients = {client.number: client for client in orphan.clients}
+        console.lock = orphan.lock
         console.move = move
         if move is not None and move["state"] == MOVING:
             left = move["expires"] - time.monotonic()

@@ -1,6 +1,7 @@
 """Attachments: the clients of the consoles.
 
-Does: lets clients onto consoles, gives a console without one a worker for them, lets idle workers go.
+Does: lets clients onto consoles as far as rights and locks allow, gives a console without one a worker for them, lets
+idle workers go.
 Owns: the clients' parked descriptors.
 Never: serves a client; its console's worker does.
 """
@@ -9,10 +10,16 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import Optional
+from typing import NamedTuple, Optional
 
+from vspcd.audit import Audit
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
+from vspcd.core import access
+from vspcd.core.access import DENIED, RW, Grant
+from vspcd.core.names import visible
+from vspcd.core.rights import WATCH, WRITE, Who
+from vspcd.locks import Locks, facts
 from vspcd.proto.control import OWNER, Message
 from vspcd.succession import Succession
 from vspcd.supervisor import Supervisor
@@ -21,48 +28,124 @@ from vspcd.unix.acceptor import NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.page import MAX_CLIENTS
 
+BUSY = "busy"
+
+
+class Wish(NamedTuple):
+    """How somebody wants to be on a console: ``kind`` of client, who, one of ``vspcd.core.access.MODES``, bytes to be
+    shown. ``fallback``: watching is better than nothing."""
+
+    kind: str
+    who: Who
+    mode: str = RW
+    replay: int = 0
+    fallback: bool = False
+    reason: Optional[str] = None
+
+
+class Objection(NamedTuple):
+    """Why somebody is not let in: a code for programs and a text for people."""
+
+    code: str
+    text: str
+
 
 class Attachments:
     """Who is on which console."""
 
-    def __init__(self, log: Log, supervisor: Supervisor, consoles: Consoles, claims: Claims) -> None:
+    def __init__(
+        self,
+        log: Log,
+        supervisor: Supervisor,
+        consoles: Consoles,
+        claims: Claims,
+        locks: Locks,
+        audit: Audit,
+    ) -> None:
         self._log = log
         self._supervisor = supervisor
         self._consoles = consoles
         self._claims = claims
+        self._locks = locks
+        self._audit = audit
         self._succession = Succession(log, supervisor, consoles, claims)
-        supervisor.handle({"terminal": self._terminal})
+        supervisor.handle({"terminal": self._terminal, "break": self._break})
         supervisor.handle({"client-kind": self._client_kind, "detached": self._detached, "idle": self._idle})
 
     def attach(
-        self,
-        console: Console,
-        kind: str,
-        sock: socket.socket,
-        origin: str,
-        mode: str,
-        replay: int,
-        number: int,
-    ) -> Optional[str]:
+        self, console: Console, wish: Wish, sock: socket.socket, number: int
+    ) -> ClientRecord | Objection:
         """Let a client onto a console, or say why not. The socket is ours from now on."""
-        objection = self._client_objection(console)
+        right = self._locks.rights.on(wish.who, console)
+        granted = self._granted(console, wish, right)
+        if isinstance(granted, Objection):
+            return self._refused(console, wish, sock, granted)
+        objection = self._no_room(console)
         if objection is not None:
-            self._log.warning("client-refused", console=console.id, client=origin, reason=objection)
-            if kind == "telnet":
-                say(sock, f"vspcd: {objection}\r\n")
-            sock.close()
-            return objection
+            return self._refused(console, wish, sock, Objection(BUSY, objection))
         assert console.worker is not None
-        client = ClientRecord(number, kind, origin, mode, sock, time.time())
+        client = ClientRecord(
+            number,
+            wish.kind,
+            wish.who.origin,
+            granted.mode,
+            sock,
+            time.time(),
+            asked=granted.asked,
+            who=wish.who,
+            right=right,
+        )
         console.clients[client.number] = client
-        message = {"type": "client", "client": client.number, "kind": kind, "from": origin, "mode": mode}
-        if not self._supervisor.tell(console.worker, {**message, "replay": replay}, sock):
+        if not self._introduce(console, client, wish):
             self.drop(console, client.number)
-            return "the console's worker cannot be reached"
-        self._log.info("client-attached", console=console.id, name=console.name, client=origin, kind=kind)
-        return None
+            return Objection(BUSY, "the console's worker cannot be reached")
+        self._log.info(
+            "client-attached", console=console.id, name=console.name, client=client.origin, kind=wish.kind
+        )
+        self._audit.did(
+            "attach", wish.who, console, client=number, via=wish.kind, mode=granted.lock or client.mode
+        )
+        if granted.lock is not None:
+            self._locks.give(console, client, granted.lock, wish.reason, None)
+        return client
 
-    def _client_objection(self, console: Console) -> Optional[str]:
+    def _granted(self, console: Console, wish: Wish, right: int) -> Grant | Objection:
+        """What somebody who comes gets."""
+        if right < WATCH:
+            return Objection(
+                DENIED, f"{visible(wish.who.name)} may not watch {visible(console.shown)} (access)"
+            )
+        found = access.admit(wish.mode, self._locks.held(console), right >= WRITE, wish.fallback)
+        if isinstance(found, Grant):
+            return found
+        if found.code == DENIED:
+            return Objection(
+                DENIED, f"{visible(wish.who.name)} may only watch {visible(console.shown)} (access)"
+            )
+        return Objection(found.code, self._locks.refusal(console))
+
+    def _refused(self, console: Console, wish: Wish, sock: socket.socket, objection: Objection) -> Objection:
+        origin = wish.who.origin
+        self._log.warning("client-refused", console=console.id, client=origin, reason=objection.text)
+        self._audit.refused("attach", wish.who, console, objection.text)
+        if wish.kind == "telnet":
+            say(sock, f"vspcd: {objection.text}\r\n")
+        sock.close()
+        return objection
+
+    def _introduce(self, console: Console, client: ClientRecord, wish: Wish) -> bool:
+        """Hand the client to the console's worker; whether it has got it."""
+        assert console.worker is not None
+        message = {"type": "client", "client": client.number, "kind": client.kind, "from": client.origin}
+        notice = None
+        if client.mode != client.asked:
+            held = console.lock is not None
+            notice = self._locks.refusal(console) if held else f"you may only watch {visible(console.shown)}"
+        message.update({"mode": client.mode, "replay": wish.replay, "notice": notice})
+        message["facts"] = facts(console, client)
+        return self._supervisor.tell(console.worker, message, client.parked)
+
+    def _no_room(self, console: Console) -> Optional[str]:
         if len(console.clients) >= min(self._supervisor.config.clients.max, MAX_CLIENTS):
             return f"the console has {len(console.clients)} clients already (clients.max)"
         if console.worker is None:
@@ -72,6 +155,27 @@ class Attachments:
                 return str(error)
             self._consoles.own(worker, console)
         return None
+
+    def send_away(self, console: Console, client: ClientRecord, reason: str) -> None:
+        """A client has to leave, and is told why."""
+        if console.worker is not None:
+            message = {"type": "detach", "client": client.number, "reason": reason}
+            self._supervisor.tell(console.worker, message)
+
+    def reconsider(self) -> None:
+        """The rules are others now, and hold for those who are here too."""
+        for console in self._consoles.table.consoles.values():
+            for client in self._locks.reconsider(console):
+                reason = "you may not watch this console any more"
+                self._audit.refused("attach", client.who, console, reason)
+                self.send_away(console, client, reason)
+
+    def _break(self, worker: Worker, message: Message) -> None:
+        """Somebody has sent the VM a break."""
+        console = worker.console
+        if console is not None and message["client"] in console.clients:
+            client = console.clients[message["client"]]
+            self._audit.did("break", client.who, console, client=client.number, count=message["count"])
 
     def _client_kind(self, worker: Worker, message: Message) -> None:
         if worker.console is not None and message["client"] in worker.console.clients:
@@ -84,15 +188,17 @@ class Attachments:
 
     def _detached(self, worker: Worker, message: Message) -> None:
         if worker.console is not None:
-            self.drop(worker.console, message["client"])
+            self.drop(worker.console, message["client"], message["reason"])
 
-    def drop(self, console: Console, number: int) -> None:
+    def drop(self, console: Console, number: int, reason: Optional[str] = None) -> None:
         """The client is not on the console any more."""
         client = console.clients.pop(number, None)
         if client is None:
             return
         close(client.parked)
         self._log.info("client-detached", console=console.id, name=console.name, client=client.origin)
+        self._audit.did("detach", client.who, console, client=number, reason=reason)
+        self._locks.left(console, number)
         if console.leg is None and not console.clients:
             console.last_seen = time.time()
             self._consoles.seen(console)
@@ -116,9 +222,7 @@ class Attachments:
                 self._log.warning(
                     "tls-client-refused", console=console.id, client=client.origin, reason=reason
                 )
-                if console.worker is not None:
-                    message = {"type": "detach", "client": number, "reason": reason}
-                    self._supervisor.tell(console.worker, message)
+                self.send_away(console, client, reason)
 
     def worker_died(self, worker: Worker, how: str) -> None:
         """A worker that served a console is dead: another one goes on; if none can, everybody has to come again."""

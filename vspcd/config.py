@@ -40,6 +40,9 @@ _NEEDS = (
     _Need("ports.tls", bool, "there is no TLS without a certificate"),
     _Need("tls.mode", lambda mode: mode == "required", "there is no TLS without a certificate"),
     _Need("tls.key", lambda path: path is not None, "a key is of no use without its certificate"),
+    _Need(
+        "ports.client_ca", lambda path: path is not None, "there is no TLS without a certificate of our own"
+    ),
     _Need("tls.client_ca", lambda path: path is not None, "there is no TLS without a certificate of our own"),
 )
 
@@ -71,7 +74,7 @@ def load(path: Optional[Path] = None, overrides: Sequence[str] = (), root: Optio
     top = None if root is None else Path(os.path.abspath(root))
     if top is not None:
         _confine(draft, top)
-    config = _resolve_log_dir(build(draft.values, top))
+    config = _resolve_log_files(build(draft.values, top))
     _find_clashes(draft, config)
     _find_contradictions(draft, config)
     if draft.problems:
@@ -222,11 +225,11 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _resolve_log_dir(config: Config) -> Config:
-    if config.log.dir is None:
-        return config
+def _resolve_log_files(config: Config) -> Config:
     values = {name: value_of(config, name) for name in KEYS}
-    values["log.dir"] = config.dirs.log / config.log.dir
+    for name in ("log.dir", "audit.file"):
+        if values[name] is not None:
+            values[name] = config.dirs.log / values[name]
     return build(values, config.root)
 
 

@@ -16,7 +16,9 @@ from types import MappingProxyType
 from typing import Any, Optional, TypeVar
 
 from vspcd import config_values as kinds
+from vspcd.config_access import ACCESS
 from vspcd.config_values import Address, Kind, Network, Share, compose
+from vspcd.core.rights import Rule
 from vspcd.unix.page import MAX_CLIENTS
 
 T = TypeVar("T")
@@ -156,6 +158,12 @@ class Ports:
         reloads=True,
     )
     tls: bool = _key(kinds.BOOLEAN, "false", "whether these ports speak TLS, with tls.certificate")
+    client_ca: Optional[Path] = _key(
+        kinds.OPTIONAL_FILE,
+        "null",
+        "PEM file; when set, who comes to a TLS port must show a certificate that one of these has signed",
+        reloads=True,
+    )
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,36 @@ class Clients:
 
 
 @dataclass(frozen=True)
+class Locks:
+    """Who alone may type."""
+
+    idle: float = _key(
+        kinds.DURATION_OR_NEVER,
+        "30m",
+        "a lock whose holder has not typed for so long ends; 0 is never",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is written down of what people do."""
+
+    file: Optional[Path] = _key(
+        kinds.OPTIONAL_FOLDER,
+        "audit.log",
+        "where it is written down who did what, relative to dirs.log; off is nowhere",
+        reloads=True,
+    )
+    typing: tuple[str, ...] = _key(
+        kinds.PATTERNS,
+        "[]",
+        "consoles on which all that is typed is written down as well, passwords too",
+        reloads=True,
+    )
+
+
+@dataclass(frozen=True)
 class Workers:
     """The processes that serve the consoles."""
 
@@ -256,8 +294,13 @@ class Config:
     sockets: Sockets = _section(Sockets)
     log: Log = _section(Log)
     clients: Clients = _section(Clients)
+    locks: Locks = _section(Locks)
+    audit: Audit = _section(Audit)
     workers: Workers = _section(Workers)
     dirs: Dirs = _section(Dirs)
+    access: tuple[Rule, ...] = _key(
+        ACCESS, "[]", "who may do what on which console; an empty list: whoever can connect", reloads=True
+    )
     log_level: str = _key(
         kinds.choice("debug", "info", "warning", "error"),
         "info",

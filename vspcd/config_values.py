@@ -170,7 +170,12 @@ def _duration(node: yaml.Node) -> float:
     return value
 
 
+def _duration_or_never(node: yaml.Node) -> float:
+    return 0.0 if _is_off(node) or _text(node, "a time") == "0" else _duration(node)
+
+
 DURATION = Kind("a time above 0, such as 10 (seconds), 90s, 15m, 24h or 7d", _duration)
+DURATION_OR_NEVER = Kind("a time such as 90s, 15m or 24h, or 0 for never", _duration_or_never)
 
 
 def choice(*words: str) -> Kind[str]:
@@ -296,7 +301,21 @@ def _service(node: yaml.Node) -> str:
     return text
 
 
-def _several(expects: str, item: Callable[[yaml.Node], T], least: int = 0) -> Kind[tuple[T, ...]]:
+def _name(node: yaml.Node) -> str:
+    text = _text(node, "a name")
+    if not text or not text.isprintable() or any(char in text for char in "/: "):
+        raise _wrong(node, f"{shown(node)} is not a name")
+    return text
+
+
+def _pattern(node: yaml.Node) -> str:
+    text = _text(node, "a pattern")
+    if not text.strip("!") or not text.isprintable():
+        raise _wrong(node, f"{shown(node)} is not a pattern")
+    return text
+
+
+def several(expects: str, item: Callable[[yaml.Node], T], least: int = 0) -> Kind[tuple[T, ...]]:
     """A list; a single value stands for a list of one. All wrong items are told, not just the first."""
 
     def parse(node: yaml.Node) -> tuple[T, ...]:
@@ -315,6 +334,8 @@ def _several(expects: str, item: Callable[[yaml.Node], T], least: int = 0) -> Ki
     return Kind(expects, parse)
 
 
-LISTEN = _several('a list of "HOST:PORT", ":PORT" (every address) or "[::1]:PORT", port 0 to 65535', _listen)
-NETWORKS = _several("a list of networks such as 10.1.0.0/16 or fd00::/8", _network)
-SERVICES = _several("a list of at least one name without spaces and question marks", _service, least=1)
+LISTEN = several('a list of "HOST:PORT", ":PORT" (every address) or "[::1]:PORT", port 0 to 65535', _listen)
+NETWORKS = several("a list of networks such as 10.1.0.0/16 or fd00::/8", _network)
+SERVICES = several("a list of at least one name without spaces and question marks", _service, least=1)
+NAMES = several("a list of names or numbers", _name)
+PATTERNS = several("a list of patterns such as web* or db[0-9]", _pattern)

@@ -2,7 +2,7 @@
 
 Does: opens and closes them, moves a console whose port something else holds, accepts clients.
 Owns: the listening sockets and the allocation of port numbers.
-Never: serves a client; ``on_client(console, kind, socket, origin)`` gets it.
+Never: serves a client; ``on_client(console, kind, socket, peer)`` gets it, with no peer on a Unix socket.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class ConsoleListeners:
         def take(sock: socket.socket, peer: str) -> None:
             if kind == "telnet":
                 listen.keep_alive(sock)
-            self._on_client(console, kind, sock, peer or unix_origin(sock))
+            self._on_client(console, kind, sock, peer)
 
         return Acceptor(self._loop, self._log, f"{kind} of {console.id}", listener, take, lambda: RESERVED)
 
@@ -175,12 +175,6 @@ class ConsoleListeners:
         if console.unix is not None:
             listen.remove(self._directory, f"{console.id}.sock")
         console.tcp = console.unix = None
-
-
-def unix_origin(sock: socket.socket) -> str:
-    """Who is at the other end of a Unix socket, in words."""
-    who = listen.credentials(sock)
-    return f"uid {who.uid}, pid {who.pid}"
 
 
 def group_number(group: Optional[str]) -> Optional[int]:

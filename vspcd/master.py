@@ -17,19 +17,22 @@ from typing import Callable, Optional
 import sdnotify
 
 import vspcd
-from vspcd import adoption, rundir, toolserver, upgrade
+from vspcd import adoption, peers, rundir, toolserver, upgrade
 from vspcd import config as configuration
 from vspcd import inheritance as inheritances
 from vspcd.adoption import Adoption
 from vspcd.attachments import Attachments
+from vspcd.audit import Audit
 from vspcd.claims import Claims
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.console_listeners import ConsoleListeners, group_number
 from vspcd.consoles import Consoles
 from vspcd.doors import PROXY, Doors
+from vspcd.entrance import Entrance
 from vspcd.handover import State
 from vspcd.inheritance import Inheritance
+from vspcd.locks import Locks
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
@@ -90,21 +93,27 @@ class Master:
         self.nursery = Nursery(config, None if inheritance is None else inheritance.lasting)
         self.doors = Doors(self.loop, log, self._came, self._all_came, self._reserved)
         self.table = Table()
+        self.entrance = Entrance(self)
         self.listeners = ConsoleListeners(
-            self.loop, log, config, self.directory.fd, self._client_came, self._is_known
+            self.loop, log, config, self.directory.fd, self.entrance.came, self._is_known
         )
         self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table)
         self.supervisor.died = self._worker_died
         self.consoles = Consoles(self.loop, log, self.supervisor, self.listeners)
         self.claims = Claims(self.loop, log, self.supervisor, self.consoles)
-        self.attachments = Attachments(log, self.supervisor, self.consoles, self.claims)
+        self.audit = Audit(self.loop, log, config)
+        self.locks = Locks(self.loop, log, self.supervisor, self.audit)
+        self.locks.rights = peers.rights(config.access, log)
+        self.attachments = Attachments(
+            log, self.supervisor, self.consoles, self.claims, self.locks, self.audit
+        )
         self.tls = TlsHelpers(
             self.loop,
             log,
             self.nursery,
             config,
             self._tls_failed,
-            self.claims.tls_secured,
+            self._tls_secured,
             self.claims.tls_probed,
         )
         self.tools: Optional[ToolServer] = None
@@ -128,6 +137,7 @@ class Master:
         if self._inheritance is None:
             self.adoption = Adoption(self, adoption.opened(self.directory.fd), self._all_known)
             self.consoles.keeper = self._keeper(self._map_loaded)
+            self.audit.begin(self.consoles.keeper)
         else:
             self._go_on(self._inheritance)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.BLOCKED)
@@ -151,6 +161,7 @@ class Master:
         inheritances.take_over(self, inheritance)
         reached("upgrade.taken")
         self.consoles.keeper = self._keeper(self.consoles.compare, required=False)
+        self.audit.begin(self.consoles.keeper)
         for console in self.table.consoles.values():
             self.consoles.inherit(console)
         self._open_tools(inheritance.state)
@@ -159,6 +170,8 @@ class Master:
         self._expire()
         self.supervisor.apply(self.config)
         self.tls.reload(self.config)
+        self.locks.resume(self.table)
+        self.attachments.reconsider()
         self.loop.call_later(0, self._reap)
         self._ready(len(self.table.consoles))
         self.log.info("upgraded", text=inheritances.report(self, inheritance.state))
@@ -185,6 +198,8 @@ class Master:
             self.listeners.assign(console)
             self.listeners.open(console)
         self.consoles.compare(entries)
+        self.locks.resume(self.table)
+        self.attachments.reconsider()
         self._open_tools()
         self._start_tls()
         self.doors.open()
@@ -247,9 +262,14 @@ class Master:
     def _all_came(self) -> None:
         self.claims.vms_connected()
 
+    def _tls_secured(self, number: int, name: Optional[str]) -> None:
+        if not self.entrance.secured(number, name):
+            self.claims.tls_secured(number)
+
     def _tls_failed(self, number: int, reason: str) -> None:
-        self.claims.tls_failed(number, reason)
-        self.attachments.tls_failed(number, reason)
+        if not self.entrance.failed(number, reason):
+            self.claims.tls_failed(number, reason)
+            self.attachments.tls_failed(number, reason)
 
     def _is_known(self, console: Console) -> bool:
         return not self.stopping and self.table.consoles.get(console.id) is console
@@ -257,17 +277,6 @@ class Master:
     def _worker_died(self, worker: Worker, how: str) -> None:
         self.claims.worker_died(worker, how)
         self.attachments.worker_died(worker, how)
-
-    def _client_came(self, console: Console, kind: str, sock: socket.socket, origin: str) -> None:
-        number = next(self.table.numbers)
-        if kind == "telnet" and self.config.ports.tls:
-            try:
-                sock = self.tls.secure(number, origin, sock, clients=True)
-            except OSError as error:
-                self.log.error("client-refused", console=console.id, client=origin, reason=str(error))
-                sock.close()
-                return
-        self.attachments.attach(console, kind, sock, origin, "rw", self.config.clients.replay, number)
 
     # Signals.
 
@@ -311,8 +320,11 @@ class Master:
         changes = configuration.differences(self.config, new)
         old, self.config = self.config, configuration.reloaded(self.config, new)
         self.log.level = self.config.log_level
-        self.listeners.config = self.config
+        self.listeners.config = self.audit.config = self.config
         self.supervisor.apply(self.config)
+        self.locks.rights = peers.rights(self.config.access, self.log)
+        self.locks.apply()
+        self.attachments.reconsider()
         self.tls.reload(self.config)
         if old.sockets != self.config.sockets:
             for console in self.table.consoles.values():
@@ -355,6 +367,7 @@ class Master:
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
+        self.audit.finish()
         self.consoles.keeper.stop()
         self.adoption.close()
         if self.tools is not None:

@@ -57,6 +57,8 @@ class PortKeeper:
         self.pid = 0
         self.pinged = 0.0  # when it was asked for a sign of life; 0 when it owes none
         self.channel: Optional[Channel] = None
+        self.others: dict[str, Callable[[Message], None]] = {}  # what it says about other things than the map
+        self.began: Callable[[], None] = lambda: None  # another keeper is there
         self.in_doubt: Callable[[int], None] = lambda _page: (
             None
         )  # what the log of this page's console has to tell of
@@ -75,6 +77,17 @@ class PortKeeper:
         if self._on_loaded is not None:
             self.channel.send({"type": "load"})
         self._send_all()
+        self.began()
+
+    def tell(self, message: Message) -> bool:
+        """Have the keeper do something else; whether it has been told."""
+        try:
+            if self.channel is not None:
+                self.channel.send(message)
+                return True
+        except ChannelClosed:
+            pass  # the next one is told
+        return False
 
     def put(self, entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
         """Remember the console; ``kept`` is called when that is durable."""
@@ -139,6 +152,8 @@ class PortKeeper:
                 callback()
         elif kind == "pong":
             self.pinged = 0.0
+        elif kind in self.others:
+            self.others[kind](message)
         elif kind == "in-doubt":
             self.in_doubt(message["page"])
         elif kind == "not-synced":

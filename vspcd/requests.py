@@ -1,6 +1,6 @@
 """What vspcctl can ask of the daemon.
 
-Does: answers status, attach, forget, unpark, reload, upgrade and stop.
+Does: answers status, attach, forget, unpark, reload, upgrade and stop; ``vspcd.people`` answers the rest.
 Owns: nothing.
 Never: asks a worker for its figures (they are in its page), reads /proc for thousands of processes (the tool
 does).
@@ -12,11 +12,15 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 import vspcd
+from vspcd.attachments import Objection, Wish
 from vspcd.config import ConfigError
-from vspcd.core.names import Ambiguous, NotFound, resolve
+from vspcd.core.access import MODES, RW
+from vspcd.core.rights import ADMINISTER, WATCH, Who
+from vspcd.locks import shown
+from vspcd.people import People, done, reason_of
 from vspcd.proto.control import QUOTED, Message, packed
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.renewal import renewal
@@ -30,7 +34,6 @@ if TYPE_CHECKING:
     from vspcd.master import Master
 
 CONSOLES_AT_ONCE = 20
-QUERY_LIMIT = 400  # characters; names have 256 at most
 
 
 class Requests:
@@ -42,8 +45,11 @@ class Requests:
         self._consoles = master.consoles
         self._claims = master.claims
         self._attachments = master.attachments
+        self._people = People(master)
+        self._audit = master.audit
         self._pid = os.getpid()
         self.handlers = {
+            **self._people.handlers,
             "status": self.status,
             "attach": self.attach,
             "forget": self.forget,
@@ -53,26 +59,18 @@ class Requests:
             "stop": self.stop,
         }
 
-    def _find(self, query: str) -> Console:
-        if len(query) > QUERY_LIMIT:
-            raise Refusal("bad-request", f"no console has a name of {len(query)} characters")
-        try:
-            return resolve(query, self._supervisor.table.consoles.values())
-        except NotFound as error:
-            raise Refusal("not-found", str(error)) from None
-        except Ambiguous as error:
-            raise Refusal("ambiguous", str(error)) from None
-
-    def status(self, message: Message, _origin: str) -> Answer:
-        """The daemon's state, then its consoles, then the VMs that were refused."""
-        wanted = message["console"]
-        table = self._supervisor.table
-        chosen = list(table.consoles.values()) if wanted is None else [self._find(wanted)]
+    def status(self, message: Message, who: Who) -> Answer:
+        """The daemon's state, then the consoles that the asker may watch, then the VMs that were refused."""
+        wanted, rights = message["console"], self._master.locks.rights
+        known = self._supervisor.table.consoles.values()
+        chosen = [self._people.find(wanted, who)] if wanted is not None else list(known)
+        chosen = [each for each in chosen if rights.on(who, each) >= WATCH]
         yield self._daemon(), []
         for some in _batches(chosen):
             for consoles in packed(self._described(console) for console in some):
                 yield {"type": "consoles", "consoles": consoles}, []
-        *before, last = list(packed(self._claims.admission.refusals())) or [[]]
+        refusals = self._claims.admission.refusals() if rights.overall(who) >= WATCH else []
+        *before, last = list(packed(refusals)) or [[]]
         for refused in before:
             yield {"type": "refused", "refused": refused}, []
         yield {"type": "refused", "refused": last, "end": True}, []
@@ -126,15 +124,16 @@ class Requests:
             "location_uuid": console.location_uuid,
             "line": console.line,
             "moves": console.moves,
+            "lock": shown(console.lock),
             "clients": _clients(console),
         }
 
-    def attach(self, message: Message, origin: str) -> Answer:
+    def attach(self, message: Message, who: Who) -> Answer:
         """One end of a fresh socket pair goes to the console's worker, the other to the tool."""
-        mode = message["mode"] or "rw"
-        if mode not in ("rw", "ro"):
-            raise Refusal("bad-request", f"the mode is rw or ro, not {mode[:QUOTED]!r}")
-        console = self._find(message["console"])
+        mode = message["mode"] or RW
+        if mode not in MODES:
+            raise Refusal("bad-request", f"the mode is one of {', '.join(MODES)}, not {mode[:QUOTED]!r}")
+        console = self._people.find(message["console"], who)
         config = self._supervisor.config
         replay = config.clients.replay if message["replay"] is None else message["replay"]
         if replay < 0:
@@ -143,55 +142,63 @@ class Requests:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
             raise Refusal("busy", f"no socket for another client: {error.strerror}") from None
-        objection = self._attachments.attach(
-            console, "vspcctl", ours, origin, mode, replay, next(self._supervisor.table.numbers)
-        )
-        if objection is not None:
+        wish = Wish("vspcctl", who, mode, replay, bool(message["fallback"]), reason_of(message))
+        found = self._attachments.attach(console, wish, ours, next(self._supervisor.table.numbers))
+        if isinstance(found, Objection):
             theirs.close()
-            raise Refusal("busy", objection)
+            raise Refusal(found.code, found.text)
         described = self._described(console)
-        facts = {key: described[key] for key in ("id", "uuid", "label", "name", "state")}
+        facts = {key: described[key] for key in ("id", "uuid", "label", "name", "state", "lock")}
+        facts.update(client=found.number, mode=found.mode)
         yield {"type": "attached", **facts, "end": True}, [theirs]
 
-    def forget(self, message: Message, _origin: str) -> Answer:
+    def forget(self, message: Message, who: Who) -> Answer:
         """Only what nobody uses can be forgotten."""
-        console = self._find(message["console"])
+        console = self._people.find(message["console"], who)
+        self._people.demand(who, console, ADMINISTER, "forget")
         if console.leg is not None:
             raise Refusal("busy", f"{console.name or console.id} is connected")
         if console.clients:
             raise Refusal("busy", f"{console.name or console.id} has {len(console.clients)} clients")
         if console.in_use:
             raise Refusal("busy", f"{console.name or console.id} is just being connected")
+        self._audit.did("forget", who, console)
         self._consoles.forget(console)
-        yield _done(f"{console.name or console.id} is forgotten; its log stays"), []
+        yield done(f"{console.name or console.id} is forgotten; its log stays"), []
 
-    def unpark(self, message: Message, origin: str) -> Answer:
+    def unpark(self, message: Message, who: Who) -> Answer:
         """A VM that was parked may dial in again, and what has happened before counts no more."""
-        console = self._find(message["console"])
+        console = self._people.find(message["console"], who)
+        self._people.demand(who, console, ADMINISTER, "unpark")
         name = console.name or console.id
         if not console.parked_for:
-            yield _done(f"{name} is not parked"), []
+            yield done(f"{name} is not parked"), []
             return
         console.parked, console.quarantines = 0.0, []
-        self._master.log.info("vm-unparked", console=console.id, name=console.name, by=origin)
-        yield _done(f"{name} is let in when it dials again"), []
+        self._audit.did("unpark", who, console)
+        self._master.log.info("vm-unparked", console=console.id, name=console.name, by=who.origin)
+        yield done(f"{name} is let in when it dials again"), []
 
-    def reload(self, _message: Message, origin: str) -> Answer:
+    def reload(self, _message: Message, who: Who) -> Answer:
         """Read the configuration again; a mistake in it leaves the old one in force. Another version takes over."""
+        self._people.demand(who, None, ADMINISTER, "reload")
         if version_on_disk() not in (None, vspcd.__version__):
-            yield from self._upgrade(origin)
+            yield from self._upgrade(who)
         try:
             changes = self._master.reload()
         except ConfigError as error:
             raise Refusal("config", f"the old configuration stays in force:\n{error}") from None
-        yield _done("\n".join(changes) or "nothing has changed"), []
+        self._audit.did("reload", who, changes=len(changes))
+        yield done("\n".join(changes) or "nothing has changed"), []
 
-    def upgrade(self, _message: Message, origin: str) -> Answer:
+    def upgrade(self, _message: Message, who: Who) -> Answer:
         """Let the version on the disk take our place. It gives the answer; we do when it cannot."""
-        yield from self._upgrade(origin)
+        self._people.demand(who, None, ADMINISTER, "upgrade")
+        yield from self._upgrade(who)
 
-    def _upgrade(self, origin: str) -> Answer:
-        attempt = self._master.upgrades.begin(f"vspcctl by {origin}")
+    def _upgrade(self, who: Who) -> Answer:
+        self._audit.did("upgrade", who, version=version_on_disk())
+        attempt = self._master.upgrades.begin(f"vspcctl by {who.origin}")
         while not attempt.over:
             yield None
         raise Refusal("upgrade", f"version {vspcd.__version__} goes on: {attempt.reason}")
@@ -201,12 +208,14 @@ class Requests:
         if request.get("workers"):
             yield from renewal(self._master, text)
         else:
-            yield _done(text), []
+            yield done(text), []
 
-    def stop(self, _message: Message, origin: str) -> Answer:
+    def stop(self, _message: Message, who: Who) -> Answer:
         """End the daemon."""
-        yield _done("vspcd is stopping"), []
-        self._master.stop(f"vspcctl stop by {origin}")
+        self._people.demand(who, None, ADMINISTER, "stop")
+        self._audit.did("stop", who)
+        yield done("vspcd is stopping"), []
+        self._master.stop(f"vspcctl stop by {who.origin}")
 
 
 def _state(console: Console) -> str:
@@ -237,7 +246,3 @@ def _clients(console: Console) -> list[dict[str, Any]]:
         }
         for client in console.clients.values()
     ]
-
-
-def _done(message: str) -> dict[str, Optional[Any]]:
-    return {"type": "ok", "message": message, "end": True}

@@ -224,12 +224,13 @@ def settings(config: Config) -> dict[str, Any]:
         },
         "vmotion": {"timeout": config.vmotion.timeout, "limit": config.vmotion.limit},
         "identity": {"fallback": config.identity.fallback},
+        "audit": {"typing": list(config.audit.typing)},
         "clients": {"replay": config.clients.replay, "max_lag": config.clients.max_lag},
     }
 
 
 def tls_settings(config: Config, clients: bool) -> dict[str, Any]:
-    """What a helper needs to know of the configuration, as plain data. Only VMs can be asked for certificates."""
+    """What a helper needs to know of the configuration, as plain data. Clients' certificates are others than VMs'."""
     tls = config.tls
 
     def path(value: object) -> Optional[str]:
@@ -241,7 +242,7 @@ def tls_settings(config: Config, clients: bool) -> dict[str, Any]:
         "tls": {
             "certificate": path(tls.certificate),
             "key": path(tls.key),
-            "client_ca": None if clients else path(tls.client_ca),
+            "client_ca": path(config.ports.client_ca if clients else tls.client_ca),
             "min_version": tls.min_version,
         },
     }

@@ -12,6 +12,7 @@ import time
 
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
+from vspcd.locks import facts
 from vspcd.mortality import KILLED, weight
 from vspcd.proto.control import OWNER, Message
 from vspcd.supervisor import Supervisor
@@ -83,6 +84,7 @@ class Succession:
         for client in console.clients.values():
             message = {"type": "resume-client", "client": client.number, "kind": client.kind}
             message.update({"from": client.origin, "mode": client.mode, "terminal": client.terminal})
+            message["facts"] = facts(console, client)
             self._supervisor.tell(heir, message, client.parked)
         self._supervisor.tell(heir, {"type": "resumed", "move": console.move})
 

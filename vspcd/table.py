@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Optional
 
+from vspcd.core.access import Lock
+from vspcd.core.rights import WRITE, Who
 from vspcd.portmap.base import Entry
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.acceptor import Acceptor
@@ -37,7 +39,8 @@ class LegRecord:
 
 @dataclass
 class ClientRecord:
-    """Somebody on a console, and the parked descriptor. ``kind``: raw, telnet or vspcctl."""
+    """Somebody on a console, and the parked descriptor. ``kind``: raw, telnet or vspcctl. ``mode``: rw or ro, as it
+    holds now; ``asked``: as it would be without a lock. ``right``: one of those in ``vspcd.core.rights``."""
 
     number: int
     kind: str
@@ -46,6 +49,12 @@ class ClientRecord:
     parked: socket.socket
     since: float
     terminal: Optional[dict[str, Any]] = None
+    asked: str = ""
+    who: Who = field(default_factory=Who)
+    right: int = WRITE
+
+    def __post_init__(self) -> None:
+        self.asked = self.asked or self.mode
 
 
 @dataclass
@@ -88,6 +97,7 @@ class Console:
     worker: Optional[Worker] = None
     leg: Optional[LegRecord] = None
     clients: dict[int, ClientRecord] = field(default_factory=dict)
+    lock: Optional[Lock] = None
     tcp: Optional[socket.socket] = None
     unix: Optional[socket.socket] = None
     acceptors: list[Acceptor] = field(default_factory=list)
@@ -110,6 +120,11 @@ class Console:
     def id(self) -> str:
         """``uuid`` or ``uuid.label``, as people see it."""
         return format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
+
+    @property
+    def shown(self) -> str:
+        """As people call it: its name, or the identity of a VM without one."""
+        return f"{self.name}.{self.label}" if self.name and self.label else self.name or self.id
 
     @property
     def in_use(self) -> bool:

@@ -46,7 +46,8 @@ class TlsHelper:
 
 
 class TlsHelpers:
-    """``failed(leg, reason)``: a handshake came to nothing; ``secured(leg)``: it succeeded.
+    """``failed(leg, reason)``: a handshake came to nothing; ``secured(leg, name)``: it
+    succeeded; ``name`` is that in the peer's certificate.
 
     ``probed(leg, alive)``: what became of a probe.
     """
@@ -58,7 +59,7 @@ class TlsHelpers:
         nursery: Nursery,
         config: Config,
         failed: Callable[[int, str], None],
-        secured: Callable[[int], None],
+        secured: Callable[[int, Optional[str]], None],
         probed: Callable[[int, bool], None],
     ) -> None:
         self.certificate: Optional[dict[str, Any]] = None
@@ -166,7 +167,7 @@ class TlsHelpers:
 
     def _secured(self, _helper: TlsHelper, message: Message) -> None:
         self.securing.discard(message["leg"])
-        self._on_secured(message["leg"])
+        self._on_secured(message["leg"], message["name"])
         self._log.debug(
             "tls-secured",
             leg=message["leg"],

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Callable, Optional
 
+from vspcd import peers
+from vspcd.core.rights import Who
 from vspcd.handover import ConversationState, Packets
 from vspcd.proto import control
 from vspcd.proto.control import Message
@@ -33,7 +35,7 @@ Packet = tuple[dict[str, Any], list[socket.socket]]
 Answer = Iterator[Optional[Packet]]
 """Packets with the sockets that go with them; None: not yet. The last one has ``end`` set."""
 
-Handlers = dict[str, Callable[[Message, str], Answer]]
+Handlers = Mapping[str, Callable[[Message, Who], Answer]]
 """By request: called with the message and who asks."""
 
 
@@ -120,8 +122,7 @@ class Conversation:
     def __init__(
         self, loop: Loop, sock: socket.socket, handlers: Handlers, over: Callable[[Conversation], None]
     ) -> None:
-        who = listen.credentials(sock)
-        self._origin = f"uid {who.uid}, pid {who.pid}"
+        self._who = peers.behind(sock)
         self._loop = loop
         self._handlers = handlers
         self._over = over
@@ -140,7 +141,7 @@ class Conversation:
             return
         try:
             kind = control.check(message, control.TOOL, control.OWNER, len(fds))
-            self.answer(self._handlers[kind](message, self._origin), message)
+            self.answer(self._handlers[kind](message, self._who), message)
         except PeerError as fault:
             self.answer(refused("bad-request", str(fault)), message)
 

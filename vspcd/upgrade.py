@@ -176,7 +176,8 @@ class Upgrades:
             self._give_up(objection)
             return
         drained = not self._backlogs()
-        quiet = master.consoles.keeper.settled and master.tools is not None and master.tools.quiet
+        kept = master.consoles.keeper.settled and master.audit.settled
+        quiet = kept and master.tools is not None and master.tools.quiet
         if (drained and quiet) or passed >= SETTLED_WITHIN or (quiet and passed >= DRAINED_WITHIN):
             self._execute()
         else:

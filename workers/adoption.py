@@ -93,4 +93,5 @@ def _client(client: Client) -> Word:
     kind = RAW if client.kind == TELNET and client.told_coded is False else client.kind
     terminal = None if client.terminal is None else client.terminal.snapshot()
     facts = {"client": client.number, "kind": kind, "from": client.origin, "mode": client.mode}
-    return {"type": "client", **facts, "terminal": terminal}, [client.sock.fileno()]
+    told = {"terminal": terminal, "facts": client.facts}
+    return {"type": "client", **facts, **told}, [client.sock.fileno()]

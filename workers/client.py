@@ -43,12 +43,14 @@ class InputEnded(Exception):
 class Typed(NamedTuple):
     """What a client has typed: ``wire`` is ready for the VM's telnet connection, ``size`` bytes were read for it.
 
-    ``offset``: how much vspcctl has typed with it, by its own count.
+    ``offset``: how much vspcctl has typed with it, by its own count. ``breaks``: how many of the wire's commands
+    are a serial break.
     """
 
     wire: bytes
     size: int
     offset: int = 0
+    breaks: int = 0
 
 
 class Client:
@@ -63,6 +65,8 @@ class Client:
         self.sock = sock
         self.origin = origin
         self.mode = mode
+        self.facts: Optional[dict[str, object]] = None  # what the master wants to be told of it one day
+        self.greeting: Optional[str] = None  # a notice for when it is known whether it can be told any
         self.out = bytearray()
         self.heard = True  # its input is waited for
         self.ended = False  # it sends no more, and still listens
@@ -233,6 +237,27 @@ class Client:
         else:
             self.notice(f"{size} bytes skipped")
 
+    def greet(self) -> None:
+        """Say what it was to be told as soon as it can be told anything."""
+        greeting, self.greeting = self.greeting, None
+        if greeting is not None:
+            self.notice(greeting)
+
+    def tell_mode(self) -> None:
+        """Let vspcctl know whether what it sends is taken. A dead worker may have had no time to."""
+        if self.kind == ATTACH:
+            self._announce(attach.frame(attach.MODE, self.mode.encode("ascii", "replace")))
+
+    def change_mode(self, mode: str, notice: Optional[str]) -> None:
+        """It may type from now on, or not."""
+        if mode != self.mode:
+            self.mode = mode
+            self.tell_mode()
+        if not self.decided:
+            self.greeting = notice or self.greeting
+        elif notice is not None:
+            self.notice(notice)
+
     def live(self) -> None:
         """The replay is over."""
         if self.announce_live:
@@ -280,7 +305,8 @@ class Client:
         if not size and (last or len(data) == INPUT_LIMIT):
             raise InputEnded
         self._sleep_until(len(data) - size + 1 if not last else 1)
-        return Typed(b"".join(_wire(item) for item, _ in items), size) if size else None
+        breaks = sum(isinstance(item, Break) for item, _ in items)
+        return Typed(b"".join(_wire(item) for item, _ in items), size, breaks=breaks) if size else None
 
     def answer(self, wire: bytes) -> None:
         """Queue telnet's own words."""
@@ -307,7 +333,12 @@ class Client:
             raise PeerError("a packet that does not hold whole frames")
         frames = [frame for frame, _ in found if frame.type != attach.INPUT or frame.offset >= self._given]
         offset = max((frame.offset + len(frame.payload) for frame in frames), default=self._given)
-        return Typed(b"".join(map(_frame_wire, frames)), len(data), offset)
+        breaks = sum(frame.type == attach.BREAK for frame in frames)
+        return Typed(b"".join(map(_frame_wire, frames)), len(data), offset, breaks)
+
+    def note_typing(self) -> None:
+        """It types, and is heard: note when, for the master."""
+        self._page.note_typed(self._slot)
 
     def settle(self, typed: Typed) -> None:
         """The VM has it: should another worker find it unread, it is not to be typed again."""

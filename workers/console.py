@@ -20,9 +20,10 @@ from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
 from vspcd.unix.page import IN_DOUBT, READ_UP_TO, TYPED_FROM
 from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
 from workers.fanout import FanOut
-from workers.keyboard import Keyboard
+from workers.keyboard import Batch, Keyboard
 from workers.leg import Leg, LegGone
 from workers.shell import Shell, socket_of
+from workers.typedlog import TypedLog
 
 OFFER_AFTER = 0.25
 """A telnet client says nothing until it is spoken to; a debugger speaks at once and must not be spoken to."""
@@ -71,7 +72,8 @@ class Console:
             shell.page.get(READ_UP_TO)[2] if resume else None,
         )
         self.clients: dict[int, Client] = {}
-        self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach)
+        self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach, self._was_typed)
+        self.typed_log = TypedLog(shell.log_directory, self)
         self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
         self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()
@@ -91,6 +93,7 @@ class Console:
             self.journal.head,
             self.shell.page,
         )
+        client.facts, client.greeting = message["facts"], message["notice"]
         self.clients[client.number] = client
         self.shell.loop.watch(
             client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
@@ -117,12 +120,14 @@ class Console:
             self.shell.page,
         )
         client.announce_live = False
+        client.facts = message["facts"]
         if message["terminal"] is not None:
             client.terminal = Terminal.restore(message["terminal"])
             client.decided = client.terminal.kind != "undecided" or message["kind"] == RAW
             client.told_coded = client.coded
         self.journal.reach(client.cursor)
         client.resume(self.journal.read)
+        client.tell_mode()
         self._mark_repeats(client)
         self.clients[client.number] = client
         self.shell.loop.watch(
@@ -136,6 +141,23 @@ class Console:
         else:
             # What it has said already is heard first.
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
+
+    def change_mode(self, message: dict[str, Any]) -> None:
+        """The master says who may type. What was on its way is finished, what has not begun is dropped."""
+        client = self.clients.get(message["client"])
+        if client is None:
+            return  # it has just left
+        client.facts = message["facts"]
+        client.change_mode(message["mode"], message["notice"])
+        if client.mode == "ro":
+            self.keyboard.revoke(client)
+        self._flush(client)
+
+    def _was_typed(self, batch: Batch) -> None:
+        """All of this is with the VM."""
+        if batch.typed.breaks:
+            self.shell.tell("break", client=batch.number, count=batch.typed.breaks)
+        self.typed_log.typed(batch.number, batch.origin, batch.typed.wire, batch.typed.breaks)
 
     def _mark_repeats(self, client: Client) -> None:
         """A Unix socket cannot tell what a dead worker has sent last, or consumed: that may come twice."""
@@ -171,6 +193,7 @@ class Console:
         if client.decided:
             return
         client.decided = True
+        client.greet()
         if client.coded:
             self.fanout.rewind(client, self.shell.settings["clients"]["replay"])
         self.fanout.begin(client)
@@ -323,6 +346,7 @@ class Console:
             self._show_name()
 
     def _show_name(self) -> None:
+        self.typed_log.apply(self.shell.settings["audit"]["typing"])
         self.shell.name(f"{self.shown_name if self.name else 'console'} [{self.id}]")
         if self.name and self.journal.settings.enabled:
             try:
@@ -333,6 +357,7 @@ class Console:
     def apply_settings(self) -> None:
         """The configuration was read again."""
         self.journal.apply(log_settings(self.shell.settings))
+        self.typed_log.apply(self.shell.settings["audit"]["typing"])
 
     def reopen(self) -> None:
         """Someone may have rotated the log."""

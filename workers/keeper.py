@@ -1,9 +1,11 @@
 """The keeper: the process that waits for disks, so that the master and the consoles need not.
 
 Does: loads the port map, applies batches of changes and says when they are durable; brings the console logs
-to the disk within a second of a worker's word, and says whose bytes the disk refuses.
+to the disk within a second of a worker's word, and says whose bytes the disk refuses; writes the audit log.
 Owns: the port map's back end.
 Never: decides anything about consoles or ports.
+
+The audit log's lines come in batches, and a batch is in the file as a whole or not at all.
 
 Workers write one word into a pipe when their log has new bytes, at most every 0.4 s each. The keeper waits
 0.5 s and syncs the whole file system of the logs at once: one sync for thousands of consoles, another one for what came
@@ -12,6 +14,7 @@ just behind the words, and none when all is quiet.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -24,6 +27,7 @@ from vspcd.unix.loop import READ, Loop
 from workers.disksync import DiskSync
 
 SYNC_DELAY = 0.5
+AUDIT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 WORDS = 1 << 20  # bytes
 
 
@@ -49,6 +53,13 @@ class Keeper:
         self._loop = Loop()
         self._start = start
         self._backend = start.open_map()
+        self._audit = -1  # the audit log, while it is not on the disk
+        self._answers = {
+            "load": self._load,
+            "changes": self._change,
+            "ping": self._pong,
+            "audit": self._write,
+        }
         start.channel.serve(self._loop, self._received, self._loop.stop)
         self._disk: Optional[DiskSync] = None
         if start.log_directory >= 0:
@@ -59,6 +70,7 @@ class Keeper:
         """Serve until the master is gone."""
         self._loop.run()
         self._backend.close()  # first: the next keeper waits for the map
+        self._sync_audit()
         if self._disk is not None:
             self._disk.heard(self._words())
             if self._disk.waits:
@@ -66,7 +78,7 @@ class Keeper:
 
     def _received(self, message: Message, fds: list[int]) -> None:
         kind = control.check(message, control.MASTER, control.OWNER, len(fds))
-        {"load": self._load, "changes": self._change, "ping": self._pong}[kind](message)
+        self._answers[kind](message)
 
     def _pong(self, _message: Message) -> None:
         self._tell("pong")
@@ -83,6 +95,45 @@ class Keeper:
             self._tell("failed", number=message["number"], reason=str(error))
         else:
             self._tell("kept", number=message["number"])
+
+    def _write(self, message: Message) -> None:
+        """Append to the audit log. It is opened each time, so it can be rotated or removed as one likes."""
+        data = "".join(line + "\n" for line in message["lines"]).encode()
+        try:
+            fd = _opened(message["file"])
+        except OSError as error:
+            self._tell("audited", number=message["number"], reason=error.strerror)
+            return
+        self._keep_audit(fd)
+        try:
+            size = os.fstat(fd).st_size
+            written = os.write(fd, data)
+            if written < len(data):
+                os.ftruncate(fd, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._tell("audited", number=message["number"], reason=error.strerror)
+        else:
+            self._tell("audited", number=message["number"], reason=None)
+
+    def _keep_audit(self, fd: int) -> None:
+        """Sync this file before long; one that has another file's place now is synced at once."""
+        if self._audit >= 0 and not os.path.sameopenfile(self._audit, fd):
+            self._sync_audit()
+        if self._audit < 0:
+            self._loop.call_later(SYNC_DELAY, self._sync_audit)
+        else:
+            os.close(self._audit)
+        self._audit = fd
+
+    def _sync_audit(self) -> None:
+        fd, self._audit = self._audit, -1
+        if fd >= 0:
+            try:
+                os.fdatasync(fd)
+            except OSError:
+                pass  # the disk's own trouble, and what was written before is there
+            os.close(fd)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         try:
@@ -116,6 +167,12 @@ class Keeper:
             return os.read(self._start.sync, WORDS)
         except BlockingIOError:
             return b""
+
+
+def _opened(path: str) -> int:
+    """The audit log, made if it is not there; never through a link. Raises OSError."""
+    os.makedirs(os.path.dirname(path), 0o750, exist_ok=True)
+    return os.open(path, AUDIT_FLAGS, 0o640)
 
 
 def change_of(item: dict[str, Any]) -> Change:

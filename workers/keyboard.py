@@ -25,17 +25,18 @@ IAC = 0xFF
 class Batch:
     """What a client typed, on its way: ``sent`` of ``typed.wire`` is with the VM's connection."""
 
-    __slots__ = ("client", "sent", "typed")
+    __slots__ = ("client", "number", "origin", "sent", "typed")
 
     def __init__(self, client: Client, typed: Typed, sent: int = 0) -> None:
         self.client: Optional[Client] = client
+        self.number, self.origin = client.number, client.origin
         self.typed = typed
         self.sent = min(sent, len(typed.wire))
 
 
 class Keyboard:
     """``listen(client, wanted)`` says whose input the loop should report, ``ended(client)`` who will type no
-    more, ``lost(client, reason)`` who has left."""
+    more, ``lost(client, reason)`` who has left, ``typed(batch)`` what is with the VM."""
 
     def __init__(
         self,
@@ -43,12 +44,14 @@ class Keyboard:
         listen: Callable[[Client, bool], None],
         ended: Callable[[Client], None],
         lost: Callable[[Client, str], None],
+        typed: Callable[[Batch], None],
     ) -> None:
         self._page = page
         self._already_typed: dict[int, int] = {}
         self._listen = listen
         self._ended = ended
         self._lost = lost
+        self._typed = typed
         self._leg: Optional[Leg] = None
         self._held = False
         self._finishing = False
@@ -119,10 +122,9 @@ class Keyboard:
         if typed is None:
             return
         if client.mode == "ro" or not typed.wire:
-            self._already_typed.pop(client.number, None)
-            client.settle(typed)
-            client.done(typed)
+            self._drop(client, typed, self._already_typed.pop(client.number, 0))
             return
+        client.note_typing()
         reached("typing.peeked")
         batch = Batch(client, typed, self._already_typed.pop(client.number, 0))
         if batch.sent and self._leg is not None:
@@ -139,6 +141,28 @@ class Keyboard:
                 raise
         if self._batch is batch or batch in self._waiting:
             self._listen(client, False)  # nobody types ahead of what is still on its way
+
+    def _drop(self, client: Client, typed: Typed, begun: int = 0) -> None:
+        """Nobody gets this, but for the other half of an escape that a dead worker had begun."""
+        if begun and self._leg is not None:
+            self._finish_escape(self._leg, Batch(client, typed, begun))
+            self._leg.flush()
+        client.settle(typed)
+        client.done(typed)
+
+    def revoke(self, client: Client) -> None:
+        """What a client has typed and nothing of which is out yet does not go out; the batch that is begun does."""
+        kept = [batch for batch in self._waiting if batch.client is not client or batch.sent]
+        dropped = [batch for batch in self._waiting if batch not in kept]
+        self._waiting = deque(kept)
+        begun = self._batch
+        if begun is not None and begun.client is client and not begun.sent:
+            self._page.words[TYPIST] = 0
+            self._batch = None
+            dropped.append(begun)
+        for batch in dropped:
+            self._drop(client, batch.typed)
+            self._listen(client, True)
 
     def _read(self, client: Client, last: bool) -> Optional[Typed]:
         try:
@@ -192,6 +216,7 @@ class Keyboard:
             self._finish_escape(leg, batch)
             return False
         self._batch = None
+        self._typed(batch)
         reached("typing.sent")
         if batch.client is not None:
             batch.client.settle(batch.typed)

@@ -11,7 +11,7 @@ Closing relies on that: OpenSSL fails when it finds data behind our own close_no
 from __future__ import annotations
 
 import ssl
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from vspcd.proto.certificate import NoCertificate, facts_of_der
 from workers.tls_context import Loaded
@@ -26,7 +26,7 @@ _REASONS = {
     "NO_SHARED_SIGNATURE_ALGORITHMS": "it has no signature algorithm that we accept",
     "NO_SUITABLE_SIGNATURE_ALGORITHM": "it has no signature algorithm that fits our certificate",
     "NO_SUITABLE_KEY_SHARE": "it has no key exchange that we accept",
-    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which tls.client_ca demands",
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "it showed no certificate, which client_ca demands",
     "DECRYPTION_FAILED_OR_BAD_RECORD_MAC": "what it sent cannot be decrypted",
 }
 _OLD_VERSIONS = frozenset({"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "UNKNOWN_PROTOCOL"})
@@ -42,11 +42,12 @@ _ALERTS = {
 
 
 class Secured(NamedTuple):
-    """What a handshake agreed on; ``subject`` is that of the peer's certificate."""
+    """What a handshake agreed on; ``subject`` is that of the peer's certificate, ``name`` the common name in it."""
 
     version: str
     cipher: str
     subject: Optional[str]
+    name: Optional[str]
 
 
 class Session:
@@ -117,7 +118,8 @@ class Session:
 
     def _agreed(self) -> Secured:
         cipher = self._tls.cipher()
-        return Secured(self._tls.version() or "", cipher[0] if cipher else "", _subject(self._tls))
+        version, algorithm = self._tls.version() or "", cipher[0] if cipher else ""
+        return Secured(version, algorithm, _subject(self._tls), _name(self._tls))
 
     def _reason(self, error: ssl.SSLError) -> str:
         name = error.reason or ""
@@ -138,3 +140,10 @@ def _subject(tls: ssl.SSLObject) -> Optional[str]:
         return facts_of_der(der).subject
     except NoCertificate:
         return ""
+
+
+def _name(tls: ssl.SSLObject) -> Optional[str]:
+    """The common name in the certificate that was verified; None of one that has none, or several."""
+    subject: Any = (tls.getpeercert() or {}).get("subject", ())
+    names = [value for group in subject for kind, value in group if kind == "commonName"]
+    return str(names[0]) if len(names) == 1 else None

@@ -72,6 +72,7 @@ class VmwareWorker:
                 "stranger": self._stranger,
                 "client": self._client,
                 "detach": self._detach,
+                "mode": self._mode,
                 "settings": self._settings,
                 "reopen": self._reopen,
                 "in-doubt": self._in_doubt,
@@ -191,7 +192,12 @@ class VmwareWorker:
         if self.console is not None:
             client = self.console.clients.get(message["client"])
             if client is not None:
+                self.console.keyboard.revoke(client)
                 self.console.dismiss(client, message["reason"])
+
+    def _mode(self, message: Message, _fds: list[int]) -> None:
+        if self.console is not None:
+            self.console.change_mode(message)
 
     def _settings(self, message: Message, _fds: list[int]) -> None:
         self.shell.settings = message["settings"]

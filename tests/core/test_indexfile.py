@@ -114,6 +114,15 @@ def test_without_a_base_nothing_is_known(text: bytes) -> None:
     assert (index.byte_since(1), index.byte_after(1), index.arrival(0)) == (0, None, (None, None))
 
 
+def test_events_are_found_by_their_words() -> None:
+    index = Index(
+        b'1000 0 base\n1000 0 connected {"peer":"a"}\n2000 7 mark\n3000 9 renamed {"from":" connected ","to":"x"}\n'
+        b"4000 9 disconnected\n5000 -3 base\n6000 10 connected\n7000 11 connected {torn"
+    )
+    found = [(entry.moment, entry.word, byte) for entry, byte in index.events(["connected", "disconnected"])]
+    assert found == [(1.0, "connected", 0), (4.0, "disconnected", 9), (6.0, "connected", 13)]
+
+
 class Written(NamedTuple):
     text: bytes
     arrivals: list[float]

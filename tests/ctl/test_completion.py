@@ -68,6 +68,14 @@ def test_names_of_consoles_are_completed(bin_directory: Path, daemons: Daemons) 
     assert completed(bin_directory, "--root", root, "console", "we") == ["web01", "web02"]
 
 
+@pytest.mark.parametrize("command", ["grep", "tail", "replay", "unpark"])
+def test_each_command_that_takes_names_completes_them(
+    bin_directory: Path, daemons: Daemons, command: str
+) -> None:
+    root = str(daemons(console(1, "web01")).root)
+    assert completed(bin_directory, "--root", root, command, "we") == ["web01"]
+
+
 def test_without_a_daemon_nothing_is_completed_quietly(bin_directory: Path, tmp_path: Path) -> None:
     assert completed(bin_directory, "--root", str(tmp_path), "console", "we") == [""]
 
@@ -101,7 +109,9 @@ def test_labelled_ports_are_offered_with_their_label(daemons: Daemons) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_every_command_and_option_is_in_the_script(shell: str) -> None:
     script = run("completion", shell).stdout
-    assert [c for c in ("status", "console", "log", "simulate", "completion") if c not in script] == []
+    assert [
+        c for c in ("status", "console", "log", "grep", "tail", "replay", "simulate") if c not in script
+    ] == []
     assert [o for o in ("json", "read-only", "timestamps", "since", "root") if o not in script] == []
     assert "_names" in script
     assert "SUPPRESS" not in script

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -14,42 +15,10 @@ from typing import Callable
 import pytest
 
 from tests.ctl.conftest import ROOT, UUIDS, Daemon, Terminal, command, console, environment, run
+from tests.ctl.logs import Log
 
 Daemons = Callable[..., Daemon]
 Terminals = Callable[..., Terminal]
-
-
-class Log:
-    """A console's log as the daemon's writer leaves it: a file, an index, rotated ones."""
-
-    def __init__(self, directory: Path, stem: str = UUIDS[1], name: str = "web01") -> None:
-        self.directory, self.stem, self.position = directory, stem, 0
-        (directory / "by-name").mkdir(parents=True, exist_ok=True)
-        (directory / "by-name" / f"{name}.log").symlink_to(f"../{stem}.log")
-        self.path = directory / f"{stem}.log"
-        self.begin_file(at=1)
-
-    def begin_file(self, at: float) -> None:
-        self.path.touch()
-        self.note(at, f"{self.position} base")
-
-    def note(self, at: float, words: str) -> None:
-        with (self.directory / f"{self.stem}.idx").open("a") as index:
-            index.write(f"{at * 1000:.0f} {words}\n")
-
-    def say(self, text: str, at: float = 1000) -> None:
-        self.note(at, f"{self.position} mark")
-        with self.path.open("ab") as file:
-            file.write(text.encode())
-        self.position += len(text.encode())
-
-    def rotate(self, at: float = 1000) -> None:
-        for suffix in ("log", "idx"):
-            names = [self.directory / f"{self.stem}.{suffix}{end}" for end in (".3", ".2", ".1", "")]
-            for newer, older in zip(names[1:], names):
-                if newer.exists():
-                    newer.rename(older)
-        self.begin_file(at)
 
 
 @pytest.fixture
@@ -338,3 +307,61 @@ def test_an_unreadable_log_is_explained(log: Log) -> None:
     )
     assert done.returncode == 5
     assert b"permission denied" in done.stderr
+
+
+def test_lines_that_match_are_shown(log: Log) -> None:
+    log.say("one error\r\ntwo\r\nthree error\r\n")
+    assert shown(log, "--grep", "error$") == "one error\r\nthree error\r\n"
+    assert shown(log, "-g", "ERROR", "-i", "-n", "1") == "three error\r\n"
+    assert shown(log, "-g", "t.o", "-F") == ""
+
+
+def test_context_is_shown_beside_matches(log: Log) -> None:
+    log.say("".join(f"{n}\n" for n in range(9)))
+    assert shown(log, "-g", "2|6", "-C", "1") == "1\n2\n3\n--\n5\n6\n7\n"
+    assert shown(log, "-g", "2|4", "-A", "1") == "2\n3\n4\n5\n"
+    assert shown(log, "-g", "2", "-B", "1") == "1\n2\n"
+    assert shown(log, "-g", "2|6", "-C", "1", "-n", "1").endswith("5\n6\n7\n")
+
+
+def test_a_match_over_two_files_is_found(log: Log) -> None:
+    log.say("one er")
+    log.rotate()
+    log.say("ror\ntwo\n")
+    assert shown(log, "-g", "error") == "one error\n"
+
+
+def test_matches_have_their_times(log: Log) -> None:
+    dated(log)
+    assert shown(log, "-g", "tues", "-t") == "2026-01-06 10:00:00  tuesday\n"
+
+
+def test_matches_are_coloured_on_a_terminal(log: Log, terminals: Terminals) -> None:
+    log.say("one \x1b]0;owned\x07error here\r\n")
+    terminal = terminals(*log.command("log", "web01", "-g", "err.r"))
+    assert terminal.wait() == 0
+    assert terminal.output == b"one \x1b[1;31merror\x1b[0m here\r\r\n"
+
+
+def test_json_has_one_object_per_line(log: Log) -> None:
+    log.say("one\r\n", 1000)
+    log.say("\x1b[2Jtwo", 2000)
+    assert [json.loads(line) for line in shown(log, "--json").splitlines()] == [
+        {"time": 1000.0, "line": "one"},
+        {"time": 2000.0, "line": "\x1b[2Jtwo"},
+    ]
+
+
+def test_following_shows_only_what_matches(log: Log) -> None:
+    log.say("one error\ntwo\n")
+    following = Following(log, "-g", "error")
+    following.see("one error\n")
+    log.say("three\nfour error\n")
+    following.see("one error\nfour error\n")
+    assert following.end() == 130
+
+
+@pytest.mark.parametrize("words", [["-A", "1"], ["-f", "-b", "-1"], ["--raw", "--json"], ["-g", "("]])
+def test_options_that_do_not_go_together_are_wrong_usage(log: Log, words: list[str]) -> None:
+    log.say("text\n")
+    assert log.ctl("log", "web01", *words).returncode == 2

@@ -58,7 +58,7 @@ def test_payload_of_the_limit_is_taken() -> None:
     assert len(frame.payload) == 65536
 
 
-@pytest.mark.parametrize("type", [0, 6, 15, 18, 255])
+@pytest.mark.parametrize("type", [0, 7, 15, 18, 255])
 def test_unknown_type_is_the_peers_fault(type: int) -> None:
     with pytest.raises(PeerError, match=f"type {type} "):
         attach.frames(bytes((type,)) + bytes(15))

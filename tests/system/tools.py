@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 PACKAGES = {
+    "asciinema": "asciinema",
     "busybox": "busybox-static",
     "haproxy": "haproxy",
     "inetutils-telnet": "inetutils-telnet",
+    "less": "less",
     "nc": "netcat-openbsd",
     "openssl": "openssl",
     "plink": "putty-tools",
     "qemu-system-x86_64": "qemu-system-x86",
+    "rg": "ripgrep",
     "socat": "socat",
     "telnet-ssl": "telnet-ssl",
 }

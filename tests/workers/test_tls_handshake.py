@@ -126,7 +126,7 @@ def test_without_the_demanded_certificate_nobody_gets_in(
     with Client(bench, option) as client:
         worker = bench.adopt()
         client.stdin.write(b"let me in")
-        expected = "it showed no certificate, which tls.client_ca demands"
+        expected = "it showed no certificate, which client_ca demands"
         assert bench.wait("tls-failed", 1)["reason"] == expected
         assert worker.recv(1) == b""
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from mmap import mmap
 from typing import Any, Callable, NamedTuple, Optional, Union
 
@@ -105,6 +105,20 @@ class Index:
             entry = parse_line(line)
             base = self._base_at(at)
             if entry is not None and entry.word != "base" and base is not None:
+                yield entry, entry.position - base
+
+    def events(self, words: Iterable[str]) -> Iterator[tuple[Entry, int]]:
+        """The entries with these words, oldest first, each with its byte in the file; fast on a long index."""
+        wanted = frozenset(words)
+        found = re.compile(b" (?:%s)[ \\n]" % "|".join(sorted(wanted)).encode())
+        at = 0
+        for match in found.finditer(self._text):
+            begin = self._text.rfind(b"\n", 0, match.start() + 1) + 1
+            if begin < at:
+                continue  # a name or a reason in the facts reads like a word
+            line, at = self._line(begin)
+            entry, base = parse_line(line), self._base_at(begin)
+            if at and entry is not None and entry.word in wanted and base is not None:
                 yield entry, entry.position - base
 
     def _base_in(self, end: int) -> Optional[int]:

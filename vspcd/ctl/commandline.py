@@ -14,6 +14,9 @@ from typing import NamedTuple, NoReturn, Optional
 from vspcd import __version__
 from vspcd.ctl.failure import EXIT_CODES, USAGE
 from vspcd.ctl.table import terminal_width
+from vspcd.ctl.values import given as _given
+from vspcd.ctl.values import seconds as _seconds
+from vspcd.ctl.values import whole_number as _whole_number
 
 
 class Command(NamedTuple):
@@ -43,18 +46,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"{self.prog}: {message}\n(more: {self.prog} --help)\n")
 
 
-def _log(parser: argparse.ArgumentParser) -> None:
-    _name(parser)
-    parser.add_argument("-f", "--follow", action="store_true", help="go on with what comes, over rotations")
-    parser.add_argument(
-        "-n", "--lines", type=_whole_number, metavar="LINES", help="only the last LINES lines"
-    )
-    parser.add_argument("--since", metavar="TIME", help="10m, '2h ago', yesterday, 14:30, 2026-11-20T14:30 …")
-    parser.add_argument("--until", metavar="TIME", help="the same forms")
-    parser.add_argument("-t", "--timestamps", action="store_true", help="the time before each line")
-    parser.add_argument("--raw", action="store_true", help="every byte as it is, on a terminal too")
-    parser.add_argument("--dir", metavar="DIR", help="read the logs in this directory")
-    parser.add_argument("--config", metavar="FILE", help="read the logs where this vspcd.yaml has them")
+def _history(command: str) -> Callable[[argparse.ArgumentParser], None]:
+    """Adds the options of a command that reads logs."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        from vspcd.ctl import historyline
+
+        getattr(historyline, command)(parser)
+
+    return add
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +111,21 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 def _console(parser: argparse.ArgumentParser) -> None:
     _name(parser)
-    parser.add_argument("-r", "--read-only", action="store_true", help="watch only: nothing is sent")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("-r", "--read-only", action="store_true", help="watch only: nothing is sent")
+    how.add_argument(
+        "--mode",
+        choices=("rw", "ro", "lock", "exclusive"),
+        help="how to share it (default rw, with the others)",
+    )
+    how.add_argument("--lock", action="store_true", help="nobody else may type; short for --mode lock")
+    how.add_argument(
+        "--exclusive", action="store_true", help="nobody else may type or come; short for --mode exclusive"
+    )
+    parser.add_argument(
+        "--or-read-only", action="store_true", help="watch when somebody has a lock, or typing is not allowed"
+    )
+    _reason(parser, "why you lock it, for the others")
     parser.add_argument("-e", "--escape", metavar="KEY", help="the escape key: ^] (default), C-a, none …")
     parser.add_argument(
         "--replay",
@@ -128,13 +142,50 @@ def _console(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _reason(parser: argparse.ArgumentParser, help: str) -> None:
+    parser.add_argument("--reason", metavar="TEXT", help=help)
+
+
+def _who(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", type=_given, metavar="NAME", help="on this console alone")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
+def _lock(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument(
+        "id",
+        nargs="?",
+        type=_whole_number,
+        metavar="ID",
+        help="the session that gets it (default: your only one)",
+    )
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--exclusive", action="store_true", help="nobody else is let in either")
+    how.add_argument("--take-over", action="store_true", help="take the lock from whoever has it")
+    _reason(parser, "why, for the others")
+
+
+def _kick(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument("id", type=_whole_number, metavar="ID", help="the number that who shows")
+    _reason(parser, "why, for the one who has to go")
+
+
 COMMANDS = {
     "status": Command("show the daemon's health and its consoles", "vspcd.ctl.status", "run", _status),
     "list": Command(
         "one line per console: name, id, state, port", "vspcd.ctl.commands", "list_consoles", _no_arguments
     ),
     "console": Command("get on a console", "vspcd.ctl.console", "run", _console),
-    "log": Command("show a console's log", "vspcd.ctl.log", "run", _log),
+    "who": Command("show who is on the consoles", "vspcd.ctl.people", "who", _who),
+    "lock": Command("let nobody else type on a console", "vspcd.ctl.people", "lock", _lock),
+    "unlock": Command("end the lock on a console", "vspcd.ctl.people", "unlock", _name),
+    "kick": Command("send somebody away from a console", "vspcd.ctl.people", "kick", _kick),
+    "log": Command("show a console's log", "vspcd.ctl.log", "run", _history("log")),
+    "grep": Command("search the logs of all consoles", "vspcd.ctl.grep", "run", _history("grep")),
+    "tail": Command("follow the logs of many consoles", "vspcd.ctl.tail", "run", _history("tail")),
+    "replay": Command("play a log in its own time", "vspcd.ctl.replay", "run", _history("replay")),
     "forget": Command(
         "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
     ),
@@ -237,25 +288,3 @@ def _superfluous(words: Sequence[str], parser: argparse.ArgumentParser, command:
         return f"{option} goes behind {command}"
     near = difflib.get_close_matches(option, options, 1)
     return f"there is no option {option}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _given(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("the name is empty")
-    return text
-
-
-def _whole_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < 1e9:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds

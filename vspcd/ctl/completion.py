@@ -16,9 +16,6 @@ from typing import NamedTuple
 from vspcd.ctl.commandline import COMMANDS, build_parser, subparsers
 from vspcd.ctl.failure import OK
 
-NAMED = ("console", "log", "forget", "status")
-"""Commands that take a console's name."""
-
 
 class Option(NamedTuple):
     names: tuple[str, ...]
@@ -36,6 +33,15 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     whole = build_parser(list(COMMANDS))
     below = subparsers(whole)
     return {"": whole, **{name: below[name] for name in COMMANDS}}
+
+
+def _named(parsers: dict[str, argparse.ArgumentParser]) -> list[str]:
+    """The commands that take a console's name."""
+    return [
+        name
+        for name, parser in parsers.items()
+        if any(not action.option_strings and action.metavar == "NAME" for action in parser._actions)
+    ]
 
 
 def _options(parser: argparse.ArgumentParser) -> list[Option]:
@@ -67,24 +73,25 @@ def _bash() -> str:
         cases=cases,
         top=_words(_options(parsers[""])),
         valued=valued,
-        named="|".join(NAMED),
+        named="|".join(_named(parsers)),
     )
 
 
 def _zsh() -> str:
     parsers = _parsers()
     commands = "\n".join(f"    '{name}:{_plain(command.help)}'" for name, command in COMMANDS.items())
-    cases = "\n".join(_zsh_case(name, parsers[name]) for name in COMMANDS)
+    named = _named(parsers)
+    cases = "\n".join(_zsh_case(name, parsers[name], name in named) for name in COMMANDS)
     return ZSH.format(commands=commands, cases=cases)
 
 
-def _zsh_case(name: str, parser: argparse.ArgumentParser) -> str:
+def _zsh_case(name: str, parser: argparse.ArgumentParser, named: bool) -> str:
     specs = [
         f"'{option_name}[{option.help}]{':value:_files' if option.takes_value else ''}'"
         for option in _options(parser)
         for option_name in option.names
     ]
-    if name in NAMED:
+    if named:
         specs.append("'*:console:_vspcctl_consoles'")
     if name == "completion":
         specs.append("'*:shell:(bash zsh fish)'")
@@ -101,7 +108,7 @@ def _fish() -> str:
     for name, parser in parsers.items():
         condition = f"-n '__fish_seen_subcommand_from {name}' " if name else "-n __fish_use_subcommand "
         lines += [f"complete -c vspcctl {condition}{_fish_option(option)}\n" for option in _options(parser)]
-    named = " ".join(NAMED)
+    named = " ".join(_named(parsers))
     lines.append(
         f"complete -c vspcctl -n '__fish_seen_subcommand_from {named}' -f -a '(__vspcctl_names)'\n"
         "complete -c vspcctl -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n"

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from typing import Optional
+from typing import Any, Optional
 
 from vspcd.core.names import visible
 from vspcd.ctl.client import Client, socket_path
 from vspcd.ctl.escape import key_name, parse_key
 from vspcd.ctl.failure import USAGE, Failure
+from vspcd.ctl.people import described
 from vspcd.ctl.session import Session, Settings
 from vspcd.ctl.status import shown_name
 
@@ -28,9 +29,10 @@ STDIN = 0
 
 def run(arguments: Namespace) -> int:
     escape = _escape(arguments.escape)
-    mode = "ro" if arguments.read_only else "rw"
+    mode = _mode(arguments)
     path = socket_path(arguments.socket, arguments.root)
     request = {"type": "attach", "console": arguments.name, "replay": arguments.replay, "mode": mode}
+    request.update(fallback=arguments.or_read_only, reason=arguments.reason)
     with Client(path) as client:
         answer, worker = client.ask_for_descriptor(request)
     settings = Settings(
@@ -46,6 +48,14 @@ def run(arguments: Namespace) -> int:
         return session.run()
 
 
+def _mode(arguments: Namespace) -> str:
+    if arguments.read_only:
+        return "ro"
+    if arguments.lock or arguments.exclusive:
+        return "lock" if arguments.lock else "exclusive"
+    return str(arguments.mode or "rw")
+
+
 def _escape(given: Optional[str]) -> Optional[int]:
     """The escape key; a pipe has none unless it was asked for, since all of it is for the VM."""
     if given is None and not os.isatty(STDIN):
@@ -56,9 +66,11 @@ def _escape(given: Optional[str]) -> Optional[int]:
         raise Failure(f"--escape: {error}", USAGE) from None
 
 
-def _state(answer: dict[str, object], settings: Settings) -> str:
-    state = visible(str(answer.get("state")))
-    return f"{state}, read-only" if settings.read_only else state
+def _state(answer: dict[str, Any], settings: Settings) -> str:
+    state, lock = visible(str(answer.get("state"))), described(answer.get("lock"))
+    if not settings.read_only:
+        return f"{state}, locked by you" if lock else state
+    return f"{state}, read-only" + (f": locked by {lock}" if lock else "")
 
 
 def _advice(escape: Optional[int]) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Optional
 from vspcd.core.address import host_of
 from vspcd.core.names import visible
 from vspcd.ctl import table
+from vspcd.ctl.people import described
 from vspcd.ctl.status import Record, shown_name
 from vspcd.ctl.table import Line
 
@@ -168,6 +169,7 @@ def line_settings(line: Any) -> str:
 
 
 FORMS: Mapping[str, Callable[[Any, float], str]] = {
+    "lock": lambda value, _now: described(value) or "none",
     "last_seen": table.moment,
     "line": lambda value, _now: line_settings(value),
     "not_logged": lambda value, _now: _bytes(value),

@@ -24,7 +24,7 @@ EXIT_CODES = {
     USAGE: "wrong usage",
     NO_CONSOLE: "no such console, or more than one fits",
     NO_DAEMON: "the daemon is not running, or was lost",
-    DENIED: "denied, or the console is busy",
+    DENIED: "denied, or the console is busy or locked",
     INTERRUPTED: "interrupted by Ctrl-C (128 + the number, for any signal)",
 }
 
@@ -33,6 +33,7 @@ DAEMON_CODES = {
     "ambiguous": NO_CONSOLE,
     "busy": DENIED,
     "denied": DENIED,
+    "locked": DENIED,
     "bad-request": FAILED,
     "config": FAILED,
     "upgrade": FAILED,

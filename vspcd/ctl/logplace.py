@@ -1,4 +1,4 @@
-"""Finds a console's log file: from the daemon when it runs, else in the log directory itself.
+"""Finds the log files of one console or many: from the daemon when it runs, else in the log directory itself.
 
 Owns: nothing.
 Never: needs the daemon; takes a name that is not a console's.
@@ -6,24 +6,26 @@ Never: needs the daemon; takes a name that is not a console's.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve, visible
 from vspcd.ctl import status
 from vspcd.ctl.client import Client, socket_path
 from vspcd.ctl.failure import DENIED, FAILED, NO_CONSOLE, NO_DAEMON, Failure
-from vspcd.ctl.status import Named
 
 QUERY_DEADLINE = 3.0
 SYSTEM_CONFIG = "/etc/vspcd/vspcd.yaml"
 BY_NAME = "by-name"
 
 _STEM = re.compile(
-    r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.([A-Za-z0-9_-]{1,32}))?\.log(?:\.\d{1,6})?", re.ASCII
+    r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.([A-Za-z0-9_-]{1,32}))?\.log(?:\.(\d{1,6}))?",
+    re.ASCII,
 )
 
 
@@ -78,17 +80,94 @@ def _configured(path: str, root: Optional[str]) -> str:
     return str(directory)
 
 
-def _from_directory(query: str, directory: str) -> str:
-    consoles = _logged(directory)
+class Logged(NamedTuple):
+    """A console with a log: ``path`` is the current file's, ``rotated`` are the numbers of the files before it."""
+
+    id: str
+    uuid: str
+    label: Optional[str]
+    name: Optional[str]
+    path: str
+    rotated: list[int]
+
+    @property
+    def shown(self) -> str:
+        """The name with the port's label, the id of a VM without a name."""
+        if not self.name:
+            return self.id
+        return f"{self.name}.{self.label}" if self.label else self.name
+
+
+def find_logs(arguments: Namespace, queries: Sequence[str]) -> list[Logged]:
+    """The consoles that these names and patterns mean, in the order of their names; all without any. Raises Failure."""
+    known = all_logs(arguments)
+    if not queries:
+        return known
+    wanted = {console.id for query in queries for console in meant(query, known)}
+    return [console for console in known if console.id in wanted]
+
+
+def all_logs(arguments: Namespace) -> list[Logged]:
+    """All consoles with a log, those too that the daemon has forgotten. Raises Failure."""
+    return folders_and_logs(arguments)[1]
+
+
+def folders_and_logs(arguments: Namespace, early: bool = False) -> tuple[list[str], list[Logged]]:
+    """The log directories, and all consoles with a log in one of them. Raises Failure.
+
+    ``early``: a directory may still be to come.
+    """
+    told: list[dict[str, Any]] = []
+    if not (arguments.dir or arguments.config):
+        try:
+            with Client(socket_path(arguments.socket, arguments.root), QUERY_DEADLINE) as client:
+                packets = client.ask({"type": "status"})
+        except Failure:
+            pass  # The files are there without it.
+        else:
+            told = [console for packet in packets for console in packet.get("consoles") or ()]
+    folders = sorted({os.path.dirname(str(console["log"])) for console in told if console.get("log")})
+    folders = folders or [_directory(arguments)]
+    names = {str(console["id"]): console.get("name") for console in told}
+    there = [folder for folder in folders if not early or os.path.exists(folder)]
+    found = [each for folder in there for each in _logged(folder)]
+    renamed = [each._replace(name=names.get(each.id) or each.name) for each in found]
+    return folders, sorted(renamed, key=lambda each: (each.shown, each.id))
+
+
+def is_pattern(query: str) -> bool:
+    """Whether it may mean several consoles, and such that are still to come."""
+    return any(char in query for char in "*?[")
+
+
+def meant(query: str, known: Sequence[Logged]) -> list[Logged]:
+    """The consoles that a name or a pattern means. Raises Failure when there is none."""
+    if is_pattern(query):
+        found = [console for console in known if fits(query, console.shown, console.id)]
+        if not found:
+            raise Failure(f"no console with a log is named like {visible(query)}", NO_CONSOLE)
+        return found
     try:
-        return os.path.join(directory, resolve(query, consoles).id + ".log")
+        return [resolve(query, known)]
+    except (NotFound, Ambiguous) as error:
+        raise Failure(str(error), NO_CONSOLE) from None
+
+
+def fits(pattern: str, *names: str) -> bool:
+    """Whether one of the names is like the pattern."""
+    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+
+
+def _from_directory(query: str, directory: str) -> str:
+    try:
+        return resolve(query, _logged(directory)).path
     except NotFound as error:
         raise Failure(f"{error} (looked for its log in {directory})", NO_CONSOLE) from None
     except Ambiguous as error:
         raise Failure(str(error), NO_CONSOLE) from None
 
 
-def _logged(directory: str) -> list[Named]:
+def _logged(directory: str) -> list[Logged]:
     """The consoles that have a log in this directory, with the names that their links tell."""
     try:
         files = os.listdir(directory)
@@ -96,22 +175,39 @@ def _logged(directory: str) -> list[Named]:
         raise Failure(f"permission denied on {directory}", DENIED) from None
     except OSError as error:
         raise Failure(f"no logs in {directory}: {error.strerror}", NO_CONSOLE) from None
-    names = _names(os.path.join(directory, BY_NAME))
-    found = {(match[1], match[2]) for match in map(_STEM.fullmatch, files) if match}
-    stems = [(f"{uuid}.{label}" if label else uuid, uuid, label) for uuid, label in found]
-    return [Named(stem, uuid, label, names.get(stem)) for stem, uuid, label in sorted(stems)]
+    names = link_names(directory)
+    found: dict[tuple[str, str], list[int]] = {}
+    for match in filter(None, map(_STEM.fullmatch, files)):
+        found.setdefault((match[1], match[2]), []).extend([int(match[3])] if match[3] else [])
+    return [at_stem(directory, *ids, names, numbers) for ids, numbers in sorted(found.items(), key=str)]
 
 
-def _names(directory: str) -> dict[str, str]:
-    """Console id → name, from the links by name."""
+def stem_of(file: str) -> Optional[tuple[str, str]]:
+    """UUID and label of a console, from the name of its log file; None for any other file."""
+    match = _STEM.fullmatch(file)
+    return None if match is None or match[3] else (match[1], match[2])
+
+
+def at_stem(directory: str, uuid: str, label: str, names: Mapping[str, str], rotated: list[int]) -> Logged:
+    """The console whose log files have this beginning."""
+    stem = f"{uuid}.{label}" if label else uuid
+    name = names.get(stem)
+    if name and label and name.endswith(f".{label}"):
+        name = name[: -len(label) - 1]
+    return Logged(stem, uuid, label, name, os.path.join(directory, f"{stem}.log"), rotated)
+
+
+def link_names(directory: str, links: Optional[Iterable[str]] = None) -> dict[str, str]:
+    """Console id → name, from the links by name in a log directory: all of them, or these."""
     names: dict[str, str] = {}
+    folder = os.path.join(directory, BY_NAME)
     try:
-        links = os.listdir(directory)
+        found = os.listdir(folder) if links is None else links
     except OSError:
         return names
-    for link in links:
+    for link in found:
         try:
-            target = os.path.basename(os.readlink(os.path.join(directory, link)))
+            target = os.path.basename(os.readlink(os.path.join(folder, link)))
         except OSError:
             continue
         stem = target[: -len(".log")]

@@ -10,10 +10,11 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional, Union
 
-from vspcd.core.indexfile import Index
+from vspcd.core.indexfile import Entry, Index
 
 BLOCK = 65536
 LOOKS = 10
@@ -23,13 +24,14 @@ LOOKS = 10
 class Segment:
     """One log file and its index."""
 
-    def __init__(self, log: str, index: str) -> None:
-        """Raises OSError when the log cannot be opened."""
+    def __init__(self, log: str, index: str, indexed: bool = True) -> None:
+        """Raises OSError when the log cannot be opened. Not ``indexed``: its times are not wanted."""
         self.fd = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(self.fd)
         self.identity = (status.st_dev, status.st_ino)
         self.size, self.changed = status.st_size, status.st_mtime
-        self.index = Index(_mapped(index))
+        self.index = Index(_mapped(index) if indexed else b"")
+        self._known: tuple[int, int, Optional[float]] = (0, 0, None)
 
     def read(self, at: int, size: int) -> bytes:
         return os.pread(self.fd, size, at)
@@ -45,6 +47,14 @@ class Segment:
         """The first byte behind ``moment``; None when all is older."""
         at = self.index.byte_after(moment)
         return None if at is None else min(at, self.size)
+
+    def moment(self, byte: int) -> Optional[float]:
+        """When a byte came; asked for one byte after the other, the index is looked at once a second of them."""
+        begin, end, moment = self._known
+        if not begin <= byte < end:
+            moment, until = self.index.arrival(byte)
+            self._known = (byte, sys.maxsize if until is None else until, moment)
+        return moment
 
     def close(self) -> None:
         os.close(self.fd)
@@ -69,10 +79,13 @@ class Place(NamedTuple):
 class Segments:
     """All files of one console, oldest first. A context manager."""
 
-    def __init__(self, path: str) -> None:
-        """``path`` is the current log file's. Raises OSError when there is none that can be read."""
+    def __init__(self, path: str, numbers: Optional[list[int]] = None, indexed: bool = True) -> None:
+        """``path`` is the current log file's. Raises OSError when there is none that can be read.
+
+        ``numbers`` of the rotated files, if somebody has looked already.
+        """
         self.path = path
-        self.all = _opened(path)
+        self.all = _opened(path, numbers, indexed)
 
     def __enter__(self) -> Segments:
         return self
@@ -132,6 +145,16 @@ class Segments:
                 yield Place(number, at), data
                 at += len(data)
 
+    def moment(self, place: Place) -> Optional[float]:
+        """When the byte at a place came."""
+        return self.all[place.segment].moment(place.byte)
+
+    def events(self, words: Iterable[str]) -> Iterator[tuple[Entry, Place]]:
+        """What happened, of these kinds, oldest first, each with its place."""
+        for number, segment in enumerate(self.all):
+            for entry, byte in segment.index.events(words):
+                yield entry, Place(number, min(max(byte, 0), segment.size))
+
 
 class Follower:
     """What is appended from a place on, over any rotation."""
@@ -157,6 +180,11 @@ class Follower:
         self._at += len(data)
         return data
 
+    @property
+    def place(self) -> tuple[tuple[int, int], int]:
+        """Which file it reads, by device and inode, and the next byte of it."""
+        return self._file.identity, self._at
+
     def _look(self) -> None:
         """Open what has come behind the file that we read."""
         try:
@@ -179,19 +207,33 @@ class Follower:
             segment.close()
 
 
-def _opened(path: str) -> list[Segment]:
+def _opened(path: str, numbers: Optional[list[int]] = None, indexed: bool = True) -> list[Segment]:
     """All files of a log, oldest first, as they are at one moment."""
     for _ in range(LOOKS):
-        segments = [Segment(log, index) for log, index in _files(path) if os.path.exists(log)]
-        if not segments:
-            raise FileNotFoundError(2, "no such log", path)
-        if len({segment.identity for segment in segments}) == len(segments) and _is_current(
-            segments[-1], path
-        ):
+        numbers = rotated(path) if numbers is None else numbers
+        segments = [
+            segment for segment in (_open(*names, indexed) for names in _files(path, numbers)) if segment
+        ]
+        if segments and _is_one_moment(segments) and _is_current(segments[-1], path):
             return segments
         for segment in segments:
             segment.close()
+        if not segments and not rotated(path) and not os.path.exists(path):
+            raise FileNotFoundError(2, "no such log", path)
+        numbers = None
     raise FileNotFoundError(2, "the log is rotated without a pause", path)
+
+
+def _open(log: str, index: str, indexed: bool) -> Optional[Segment]:
+    """None when there is no such file (any more). Raises OSError."""
+    try:
+        return Segment(log, index, indexed)
+    except FileNotFoundError:
+        return None
+
+
+def _is_one_moment(segments: list[Segment]) -> bool:
+    return len({segment.identity for segment in segments}) == len(segments)
 
 
 def _is_current(segment: Segment, path: str) -> bool:
@@ -202,11 +244,15 @@ def _is_current(segment: Segment, path: str) -> bool:
     return (status.st_dev, status.st_ino) == segment.identity
 
 
-def _files(path: str) -> list[tuple[str, str]]:
-    """The paths of log and index, oldest first."""
+def rotated(path: str) -> list[int]:
+    """The numbers of the rotated files of a log."""
     directory, name = os.path.split(path)
-    rotated = re.compile(re.escape(name) + r"\.(\d{1,6})", re.ASCII)
-    matches = [match for match in map(rotated.fullmatch, os.listdir(directory or ".")) if match]
-    numbers = sorted((int(match[1]) for match in matches), reverse=True)
+    numbered = re.compile(re.escape(name) + r"\.(\d{1,6})", re.ASCII)
+    return [int(match[1]) for match in map(numbered.fullmatch, os.listdir(directory or ".")) if match]
+
+
+def _files(path: str, numbers: list[int]) -> list[tuple[str, str]]:
+    """The paths of log and index, oldest first."""
     stem = path[: -len(".log")]
-    return [(f"{path}.{number}", f"{stem}.idx.{number}") for number in numbers] + [(path, f"{stem}.idx")]
+    old = [(f"{path}.{number}", f"{stem}.idx.{number}") for number in sorted(numbers, reverse=True)]
+    return [*old, (path, f"{stem}.idx")]

@@ -69,6 +69,7 @@ class Session:
         self._quiet_since = self._began = time.monotonic()
         self._received = self._sent = 0
         self._warned = False
+        self.read_only = settings.read_only
         self._ended: Optional[int] = None
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._handlers: dict[int, Any] = {}
@@ -225,6 +226,9 @@ class Session:
         if frame.type == attach.DATA:
             self._show(frame)
             return
+        if frame.type == attach.MODE:
+            self.read_only, self._warned = frame.payload != b"rw", False
+            return
         text = visible(frame.payload.decode("utf-8", "replace"))
         if frame.type == attach.BYE:
             code = NO_DAEMON if frame.payload in DAEMON_ENDS else FAILED
@@ -275,7 +279,7 @@ class Session:
             self.notice("[vspcctl: . detach  b break  s info  z suspend  ? help  Enter back]")
 
     def _type(self, data: bytes) -> None:
-        if self._settings.read_only:
+        if self.read_only:
             self._warn("read-only: what you type is not sent")
         elif self._typing and len(self._to_worker) + len(data) > INPUT_LIMIT:
             self._warn("the VM does not take what you type; some of it is dropped")
@@ -302,7 +306,7 @@ class Session:
         self.notice("\r\n".join(f"  {self._key} {keys:<6} {text}" for keys, text in lines))
 
     def _break(self, _: Action) -> None:
-        if self._settings.read_only:
+        if self.read_only:
             self.notice("[vspcctl: read-only: no break was sent]")
             return
         self._to_worker += attach.frame(attach.BREAK)
@@ -312,7 +316,7 @@ class Session:
         from vspcd.ctl.info import describe
 
         lines = describe(self._settings.socket, self._settings.id, QUERY_DEADLINE)
-        mode = "read-only" if self._settings.read_only else "read-write"
+        mode = "read-only" if self.read_only else "read-write"
         lasted = int(time.monotonic() - self._began)
         lines.append(f"you: {mode} for {lasted} s, {self._received} bytes received, {self._sent} sent")
         self.notice("\r\n".join(f"  {line}" for line in lines))

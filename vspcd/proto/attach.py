@@ -16,11 +16,12 @@ NOTICE = 2  # UTF-8 text, shown on a line of its own
 SKIPPED = 3  # offset is the new journal position, payload the decimal count of skipped bytes
 LIVE = 4  # the replay is over
 BYE = 5  # the console detaches this client; payload is the reason
+MODE = 6  # payload is rw or ro: whether what this client types is taken from now on
 # Client to worker.
 INPUT = 16  # bytes for the VM
 BREAK = 17  # a serial break for the VM
 
-TYPES = frozenset((DATA, NOTICE, SKIPPED, LIVE, BYE, INPUT, BREAK))
+TYPES = frozenset((DATA, NOTICE, SKIPPED, LIVE, BYE, MODE, INPUT, BREAK))
 PAYLOAD_LIMIT = 65536
 
 _HEADER = struct.Struct("!BxxxIQ")

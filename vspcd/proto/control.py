@@ -46,6 +46,8 @@ class Rule(NamedTuple):
 _TEXT = str
 _OPTIONAL_TEXT = (str, type(None))
 _OPTIONAL_FACTS = (dict, type(None))
+_OPTIONAL_NUMBER = (int, type(None))
+_OPTIONAL_BOOL = (bool, type(None))
 _NUMBER = (int, float)
 _OWNER = frozenset({OWNER, LEAVING})
 
@@ -83,6 +85,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "terminal": Rule({"client": int, "state": dict}, _OWNER),
         "client-kind": Rule({"client": int, "kind": str}, _OWNER),
         "detached": Rule({"client": int, "reason": str}, _OWNER),
+        "break": Rule({"client": int, "count": int}, _OWNER),
         "idle": Rule({}, _OWNER),
         "pong": Rule({}),
     },
@@ -92,7 +95,15 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "handed": Rule({}),
         "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "role": str}, fds=1),
         "resume-client": Rule(
-            {"client": int, "kind": str, "from": str, "mode": str, "terminal": (dict, type(None))}, fds=1
+            {
+                "client": int,
+                "kind": str,
+                "from": str,
+                "mode": str,
+                "terminal": _OPTIONAL_FACTS,
+                "facts": _OPTIONAL_FACTS,
+            },
+            fds=1,
         ),
         "resumed": Rule({"move": _OPTIONAL_FACTS}),
         "retire": Rule({}),
@@ -104,7 +115,19 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "plaintext": Rule({}, fds=1),
         "probed": Rule({"leg": int, "alive": bool}),
         "stranger": Rule({}),
-        "client": Rule({"client": int, "kind": str, "from": str, "mode": str, "replay": int}, fds=1),
+        "client": Rule(
+            {
+                "client": int,
+                "kind": str,
+                "from": str,
+                "mode": str,
+                "replay": int,
+                "notice": _OPTIONAL_TEXT,
+                "facts": _OPTIONAL_FACTS,  # the master's own; it wants them back from a worker that outlives it
+            },
+            fds=1,
+        ),
+        "mode": Rule({"client": int, "mode": str, "notice": _OPTIONAL_TEXT, "facts": _OPTIONAL_FACTS}),
         "detach": Rule({"client": int, "reason": str}),
         "settings": Rule({"settings": dict}),
         "reopen": Rule({}),
@@ -112,6 +135,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "quit": Rule({"reason": str}),
         "changes": Rule({"number": int, "changes": list}),
         "load": Rule({}),
+        "audit": Rule({"number": int, "file": str, "lines": list}),
         "adopt": Rule({"leg": int, "peer": str}, fds=2),  # its connection; our end of the plaintext
         "probe": Rule({"leg": int}),
     },
@@ -122,7 +146,15 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             {"leg": int, "peer": str, "session": _OPTIONAL_FACTS, "secured": bool, "feeds": bool}, fds=1
         ),
         "client": Rule(
-            {"client": int, "kind": str, "from": str, "mode": str, "terminal": _OPTIONAL_FACTS}, fds=1
+            {
+                "client": int,
+                "kind": str,
+                "from": str,
+                "mode": str,
+                "terminal": _OPTIONAL_FACTS,
+                "facts": _OPTIONAL_FACTS,
+            },
+            fds=1,
         ),
         "helper": Rule({"clients": bool, "legs": list, "securing": list, "certificate": _OPTIONAL_FACTS}),
         "complete": Rule({}),
@@ -132,12 +164,15 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "loaded": Rule({"notes": list}),
         "kept": Rule({"number": int}),
         "failed": Rule({"number": int, "reason": str}),
+        "audited": Rule({"number": int, "reason": _OPTIONAL_TEXT}),
         "not-synced": Rule({"console": str, "bytes": int, "reason": str}),
         "in-doubt": Rule({"page": int}),
         "pong": Rule({}),
     },
     TLS: {
-        "secured": Rule({"leg": int, "version": str, "cipher": str, "subject": _OPTIONAL_TEXT}),
+        "secured": Rule(
+            {"leg": int, "version": str, "cipher": str, "subject": _OPTIONAL_TEXT, "name": _OPTIONAL_TEXT}
+        ),
         "tls-failed": Rule({"leg": int, "reason": str}),
         "tls-ended": Rule({"leg": int}),
         "probed": Rule({"leg": int, "alive": bool}),
@@ -147,7 +182,28 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
     },
     TOOL: {
         "status": Rule({"console": _OPTIONAL_TEXT}),
-        "attach": Rule({"console": str, "replay": (int, type(None)), "mode": _OPTIONAL_TEXT}),
+        "attach": Rule(
+            {
+                "console": str,
+                "replay": _OPTIONAL_NUMBER,
+                "mode": _OPTIONAL_TEXT,
+                "fallback": _OPTIONAL_BOOL,
+                "reason": _OPTIONAL_TEXT,
+            }
+        ),
+        "who": Rule({"console": _OPTIONAL_TEXT}),
+        "lock": Rule(
+            {
+                "console": str,
+                "client": _OPTIONAL_NUMBER,
+                "reason": _OPTIONAL_TEXT,
+                "exclusive": _OPTIONAL_BOOL,
+            }
+        ),
+        "unlock": Rule({"console": str, "client": _OPTIONAL_NUMBER}),
+        "takeover": Rule({"console": str, "client": _OPTIONAL_NUMBER, "reason": _OPTIONAL_TEXT}),
+        "mode": Rule({"console": str, "client": int, "mode": str}),
+        "kick": Rule({"console": str, "client": int, "reason": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
         "unpark": Rule({"console": str}),
         "reload": Rule({}),
@@ -209,7 +265,9 @@ def check(message: Message, sender: str, state: str, fds: int) -> str:
         raise PeerError(f"{kind} came with {fds} descriptors instead of {rule.fds}")
     for name, wanted in rule.fields.items():
         value = message.setdefault(name, None) if isinstance(None, wanted) else message.get(name)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
+        if not isinstance(value, wanted) or (
+            isinstance(value, bool) and wanted not in (bool, _OPTIONAL_BOOL)
+        ):
             raise PeerError(f"{kind} without a proper {name}")
     unknown = set(message) - set(rule.fields) - {"type"}
     if unknown:

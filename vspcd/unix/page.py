@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from typing import NamedTuple, Optional
 
 from vspcd.unix.failpoint import reached
@@ -51,7 +52,10 @@ LOG_DOUBTED = 52  # what of that the log tells already; by the worker
 CLIENT_WORDS = 8  # number, slot in force, twice: 2 * cursor + half an escape, bytes given, bytes that wait
 FIRST_CLIENT = 64
 MAX_CLIENTS = 112
-assert FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS <= WORDS
+TYPED_WHEN = 2 * (
+    FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS
+)  # for each slot, in words of 4 bytes: see typed_when
+assert TYPED_WHEN + MAX_CLIENTS <= 2 * WORDS
 
 
 class ClientFigures(NamedTuple):
@@ -69,13 +73,14 @@ class Page:
 
     def __init__(self, memory: memoryview) -> None:
         self.words = memory.cast("Q")
+        self._halves = memory.cast("I")
         self._left: list[memoryview] = []  # a mapping is never undone: see map_page
 
     def move_to(self, other: Page) -> None:
         """The facts stand in the other page from now on, and whoever has this one writes there."""
         other.words[:] = self.words
-        self._left.append(self.words)
-        self.words = other.words
+        self._left += [self.words, self._halves]
+        self.words, self._halves = other.words, other._halves
 
     def put(self, at: int, first: int, second: int, third: int = 0, fourth: int = 0) -> None:
         """Put four facts in force at once."""
@@ -128,8 +133,21 @@ class Page:
             raise LookupError("the page has no room for another client")
         for index in range(slot + 1, slot + CLIENT_WORDS):
             self.words[index] = 0
+        self._halves[_typed_at(slot)] = 0
         self.words[slot] = client
         return slot
+
+    def note_typed(self, slot: int) -> None:
+        """The client that has this slot is typing."""
+        self._halves[_typed_at(slot)] = int(time.monotonic()) + 1
+
+    def typed_when(self, slot: int) -> Optional[float]:
+        """When the client that has this slot has typed last, in whole seconds of the monotonic clock; None: never."""
+        return float(self._halves[_typed_at(slot)]) or None
+
+
+def _typed_at(slot: int) -> int:
+    return TYPED_WHEN + (slot - FIRST_CLIENT) // CLIENT_WORDS
 
 
 SLOTS = range(FIRST_CLIENT, FIRST_CLIENT + MAX_CLIENTS * CLIENT_WORDS, CLIENT_WORDS)

@@ -1,0 +1,169 @@
+"""Who may do what on which console: the rules of ``access`` in the configuration.
+
+Does: finds the highest right that the rules give somebody on a console.
+Owns: the order of the rights and what a pattern matches.
+Never: asks the system for users or groups (``vspcd.peers`` does), remembers anybody.
+
+Each rule only gives; none takes away, so their order does not matter: the highest right of all rules that fit holds. A
+right includes those before it. Without rules, whoever can connect to a Unix socket may everything, and whoever comes by
+TCP may write. With the first rule, rules alone count; the daemon's own user and root may everything all the same.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from types import MappingProxyType
+from typing import NamedTuple, Optional, Protocol
+
+from vspcd.core.address import Network
+
+NOTHING, WATCH, WRITE, TAKE_OVER, ADMINISTER = range(5)
+RIGHTS = ("nothing", "watch", "write", "takeover", "administer")
+ANYBODY = "*"
+EXCEPT = "!"
+UNIX_DEFAULT, TCP_DEFAULT = ADMINISTER, WRITE
+NONE_KNOWN: Mapping[str, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Who:
+    """Somebody: a user of this machine, or a peer at an address, perhaps with the name in a certificate."""
+
+    uid: Optional[int] = None
+    pid: Optional[int] = None
+    groups: list[int] = field(default_factory=list)
+    user: str = ""
+    address: str = ""
+    certificate: Optional[str] = None
+
+    @property
+    def origin(self) -> str:
+        """Where from, in words: a process or an address."""
+        return self.address if self.uid is None else f"uid {self.uid}, pid {self.pid}"
+
+    @property
+    def name(self) -> str:
+        """Whom to blame, in words."""
+        return self.certificate or self.user or self.origin
+
+    @property
+    def host(self) -> str:
+        """The address without its port."""
+        return self.address.rpartition(":")[0].strip("[]")
+
+
+class Named(Protocol):
+    """A console, as far as patterns go."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def name(self) -> Optional[str]: ...
+
+
+class Rule(NamedTuple):
+    """Whoever is named in any of the first four may so much on the consoles that the patterns mean."""
+
+    users: tuple[str, ...]
+    groups: tuple[str, ...]
+    addresses: tuple[Network, ...]
+    certificates: tuple[str, ...]
+    consoles: tuple[str, ...]
+    may: int
+
+
+class Rights:
+    """``users`` and ``groups`` have the numbers of those that rules name; ``privileged`` users may everything."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule] = (),
+        users: Mapping[str, int] = NONE_KNOWN,
+        groups: Mapping[str, int] = NONE_KNOWN,
+        privileged: frozenset[int] = frozenset({0}),
+    ) -> None:
+        self._rules = rules
+        self._users = users
+        self._groups = groups
+        self._privileged = privileged
+
+    def is_privileged(self, who: Who) -> bool:
+        """Root, or the daemon's own user."""
+        return who.uid is not None and who.uid in self._privileged
+
+    def on(self, who: Who, console: Named) -> int:
+        """The right that somebody has on a console."""
+        return self._highest(who, lambda rule: matches(rule.consoles, console))
+
+    def overall(self, who: Who) -> int:
+        """The right that somebody has on all consoles there are and will be: for what concerns the daemon."""
+        return self._highest(who, lambda rule: rule.consoles == (ANYBODY,))
+
+    def _highest(self, who: Who, fits: Callable[[Rule], bool]) -> int:
+        if self.is_privileged(who):
+            return ADMINISTER
+        if not self._rules:
+            return TCP_DEFAULT if who.uid is None else UNIX_DEFAULT
+        given = (rule.may for rule in self._rules if self._means(rule, who) and fits(rule))
+        return max(given, default=NOTHING)
+
+    def _means(self, rule: Rule, who: Who) -> bool:
+        if who.uid is not None:
+            return self._means_user(rule, who)
+        return _is_in(who.host, rule.addresses) or (
+            who.certificate is not None
+            and any(_pattern(each).fullmatch(who.certificate) for each in rule.certificates)
+        )
+
+    def _means_user(self, rule: Rule, who: Who) -> bool:
+        if ANYBODY in rule.users or any(_number(self._users, name) == who.uid for name in rule.users):
+            return True
+        return any(_number(self._groups, name) in who.groups for name in rule.groups)
+
+
+def _number(known: Mapping[str, int], name: str) -> Optional[int]:
+    return int(name) if name.isdecimal() else known.get(name)
+
+
+def _is_in(host: str, networks: Sequence[Network]) -> bool:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return any(address.version == network.version and address in network for network in networks)
+
+
+def matches(patterns: Sequence[str], console: Named) -> bool:
+    """Whether patterns mean a console: by its name, name.label, UUID or UUID.label. One that begins with ! takes out
+    again what the others mean."""
+    called = _called(console)
+    taken_out = [each[1:] for each in patterns if each.startswith(EXCEPT)]
+    meant = [each for each in patterns if not each.startswith(EXCEPT)]
+    return _any(meant or [ANYBODY], called) and not _any(taken_out, called)
+
+
+def _called(console: Named) -> list[str]:
+    names = [console.id, console.id.partition(".")[0], console.uuid]
+    if console.name:
+        names.append(console.name)
+        if console.label:
+            names.append(f"{console.name}.{console.label}")
+    return names
+
+
+def _any(patterns: Sequence[str], names: Sequence[str]) -> bool:
+    return any(_pattern(each).fullmatch(name) for each in patterns for name in names)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(text: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(text))
