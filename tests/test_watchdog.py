@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from tests.stage import Stage
 from vspcd import watchdog
 from vspcd.attachments import Wish
 from vspcd.core.rights import Who
+from vspcd.unix import cputime
 from vspcd.unix.page import HEAD
 
 
@@ -27,6 +26,11 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
 def look(stage: Stage) -> None:
     for worker in list(stage.table.workers.values()):
         stage.master.watchdog._look_at(worker)
+
+
+def spend(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """What a worker has spent on processors so far."""
+    monkeypatch.setattr(cputime, "of_process", lambda _pid: seconds)
 
 
 def test_a_worker_for_whom_nothing_waits_is_never_asked(stage: Stage) -> None:
@@ -84,8 +88,39 @@ def test_one_that_gives_no_sign_of_life_is_killed_as_hung(
     assert owner.worker.hung
 
 
-def test_time_on_a_processor_is_seen() -> None:
-    before, end = watchdog.processor_time(os.getpid()), time.process_time() + 0.1
-    while time.process_time() < end:
-        pass
-    assert watchdog.processor_time(os.getpid()) > before
+def test_a_worker_that_goes_round_without_progress_is_asked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _ = stage.owner()
+    stage.until(lambda: owner.was_told("own"))
+    spend(monkeypatch, 0.1)
+    look(stage)
+    look(stage)
+    assert not owner.worker.pinged
+    spend(monkeypatch, 0.5)
+    look(stage)
+    stage.until(lambda: owner.was_told("ping"))
+
+
+def test_a_worker_that_has_answered_is_not_asked_again_for_the_time_that_it_spent_before(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _ = stage.owner()
+    stage.until(lambda: owner.was_told("own"))
+    spend(monkeypatch, 100.0)
+    for _ in range(3):
+        look(stage)
+        owner.says("pong")
+    assert len(owner.was_told("ping")) == 1
+
+
+def test_a_worker_that_is_busy_and_gets_on_is_never_asked(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, _ = stage.owner()
+    stage.until(lambda: owner.was_told("own"))
+    for spent in range(1, 6):
+        spend(monkeypatch, float(spent))
+        look(stage)
+        owner.worker.page.words[HEAD] += 1
+    assert not owner.worker.pinged

@@ -5,26 +5,24 @@ that give none; whoever replaces the dead replaces them.
 Owns: what it saw when it looked last, and the time of the next look.
 Never: wakes a child without a reason: an idle console costs a few system calls of the master every few seconds.
 
-A look costs no child anything. Reasons to ask are input that waits while the page says that nothing has moved since
-the last look, messages of ours that are not read, and for the few children without a page, time spent on a processor.
-A stopped child is reported by the kernel.
+A look costs no child anything. Reasons to ask, when the page says that nothing has moved since the last look, are input
+that waits, messages of ours that are not read, and time spent on a processor. For the few children without a page, such
+time and such messages are reason enough. A stopped child is reported by the kernel.
 """
 
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import sys
 import termios
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Optional, Union
+from typing import TYPE_CHECKING, Union
 
 from vspcd.portkeeper import PortKeeper
 from vspcd.table import Worker
 from vspcd.tlshelpers import TlsHelper
-from vspcd.unix import process
+from vspcd.unix import cputime, process
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.loop import Timer
 from vspcd.unix.page import FIRST_CLIENT
@@ -32,11 +30,14 @@ from vspcd.unix.page import FIRST_CLIENT
 if TYPE_CHECKING:
     from vspcd.master import Master
 
-EVERY = 4.0
+EVERY = 3.5  # two looks and the time for an answer are less than 12 s
 ANSWER_WITHIN = 4.0
 STOPPED_FOR = 5.0
 BUSY = 0.5
 """Seconds on a processor since the last look that make one without a page suspicious."""
+
+ROUND = 0.2
+"""Seconds on a processor without progress that make a worker suspicious; a loop gets as much on a busy machine."""
 
 AT_ONCE = 100
 NO_ANSWER = f"hung: no sign of life within {ANSWER_WITHIN:g} s"
@@ -51,6 +52,7 @@ class Watchdog:
         self._master = master
         self._loop = master.loop
         self._seen: dict[int, float] = {}  # by pid: what a page, or a processor's clock, has said
+        self._spent: dict[int, float] = {}  # by pid: time on a processor, of workers that were suspected once
         self._stopped: dict[int, Timer] = {}
         self._loop.call_later(EVERY, self._look)
 
@@ -85,6 +87,7 @@ class Watchdog:
         self._look_at_some(list(self._master.table.workers.values()))
         living = {*self._master.table.workers, *self._master.tls.helpers, self._master.consoles.keeper.pid}
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in living}
+        self._spent = {pid: spent for pid, spent in self._spent.items() if pid in living}
         others: list[Union[TlsHelper, PortKeeper]] = [*self._master.tls.helpers.values()]
         for child in (*others, self._master.consoles.keeper):
             if child.pid and child.channel is not None and child.channel.fileno() >= 0:
@@ -100,22 +103,33 @@ class Watchdog:
 
     def _look_at(self, worker: Worker) -> None:
         if worker.pinged:
-            if time.monotonic() - worker.pinged >= ANSWER_WITHIN:
-                self._end(worker.pid, NO_ANSWER)
+            self._judge(worker)
             return
         seen = hash(worker.page.words[:FIRST_CLIENT].tobytes())
         before, self._seen[worker.pid] = self._seen.get(worker.pid), seen
-        if seen == before and waits(worker):
+        if seen == before and (waits(worker) or self._goes_round(worker.pid)):
             self._master.supervisor.ping(worker)
+            self._loop.call_later(ANSWER_WITHIN, lambda: self._judge(worker))
+
+    def _judge(self, worker: Worker) -> None:
+        """It was asked: has it answered in time?"""
+        asked = worker.pinged
+        if asked and time.monotonic() - asked >= ANSWER_WITHIN and worker.pid in self._master.table.workers:
+            self._end(worker.pid, NO_ANSWER)
+
+    def _goes_round(self, pid: int) -> bool:
+        """Whether it has spent time since it was suspected last, or since it was born."""
+        before, self._spent[pid] = self._spent.get(pid, 0.0), cputime.of_process(pid)
+        return self._spent[pid] - before > ROUND
 
     def _look_at_other(self, child: Union[TlsHelper, PortKeeper], channel: Channel) -> None:
         """One without a page: a TLS helper or the keeper."""
         pid = child.pid
         if child.pinged:
-            if time.monotonic() - child.pinged >= ANSWER_WITHIN and state_of(pid) != WAITS_FOR_A_DISK:
+            if time.monotonic() - child.pinged >= ANSWER_WITHIN and cputime.state_of(pid) != WAITS_FOR_A_DISK:
                 self._end(pid, NO_ANSWER)
             return
-        spent = processor_time(pid)
+        spent = cputime.of_process(pid)
         before, self._seen[pid] = self._seen.get(pid, spent), spent
         if spent - before > BUSY or unread(channel.sock):
             child.pinged = time.monotonic()
@@ -146,24 +160,3 @@ def _count(sock: socket.socket, what: int) -> int:
         return int.from_bytes(fcntl.ioctl(sock.fileno(), what, b"\0\0\0\0"), sys.byteorder)
     except OSError:
         return 0  # it is over
-
-
-def _stat(pid: int) -> Optional[list[str]]:
-    try:
-        return (
-            Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-        )
-    except OSError:
-        return None  # it has gone
-
-
-def processor_time(pid: int) -> float:
-    """What a process has spent on processors, in seconds."""
-    fields = _stat(pid)
-    return 0.0 if fields is None else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def state_of(pid: int) -> str:
-    """The letter that ``ps`` shows."""
-    fields = _stat(pid)
-    return "" if fields is None else fields[0]

@@ -66,6 +66,41 @@ def test_worker_in_an_endless_loop_is_replaced_and_nothing_is_lost(root: Path, s
     daemon.stop()
 
 
+@pytest.mark.parametrize("adopted", [False, True])
+def test_worker_in_an_endless_loop_for_which_nothing_waits_is_replaced(
+    root: Path, stack: ExitStack, adopted: bool
+) -> None:
+    daemon = armed(root, stack)
+    vm = stack.enter_context(daemon.dial())
+    client = stack.enter_context(TcpClient(daemon.port(vm.name)))
+    client.send(b"r")
+    assert vm.read(1) == b"r"
+    if adopted:
+        restarted(daemon)
+    pid = daemon.worker(vm.name)
+    point = daemon.arm("client.detach", "loop")
+    stack.enter_context(UnixClient(daemon.socket_path(vm.name))).close()
+    until(lambda: not point.exists(), "it is in its loop")
+    since = time.monotonic()
+    replaced(daemon, vm.name, pid)
+    assert time.monotonic() - since < NOTICED_WITHIN + SLACK
+    vm.send(b"said afterwards")
+    assert client.read(15) == b"said afterwards"
+    daemon.stop()
+
+
+def test_workers_that_are_busy_are_left_alone(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
+    vm = dial()
+    client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
+    daemon.wait_clients(vm.name, 1)
+    pid, end = daemon.worker(vm.name), time.monotonic() + 10
+    while time.monotonic() < end:
+        vm.send(b"round and round and round" * 2000)
+        assert len(client.read(50000)) == 50000
+    assert daemon.worker(vm.name) == pid
+    assert "worker-killed" not in daemon.log()
+
+
 def test_adopted_worker_that_is_stopped_is_replaced(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
     vm = dial()
     client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
