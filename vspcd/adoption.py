@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from vspcd.claims import identified
+from vspcd.consoles import recall
 from vspcd.core.vmotion import MOVING
 from vspcd.proto import control
 from vspcd.proto.control import NEGOTIATING, ORPHAN, OWNER, Message
@@ -304,6 +305,8 @@ class Adoption:
         if console.leg is not None:
             console.since = console.last_seen = time.time()
         console.clients = {client.number: client for client in orphan.clients}
+        if orphan.itself["known"] is not None:
+            recall(console, orphan.itself["known"])
         console.move = move
         if move is not None and move["state"] == MOVING:
             left = move["expires"] - time.monotonic()
@@ -366,6 +369,8 @@ def check_worker(message: Message) -> None:
         facts: dict[str, Any] = {key: console.get(key) for key in ("uuid", "label", "name")}
         if not identified(facts["uuid"], facts["label"]) or not isinstance(facts["name"], (str, type(None))):
             raise PeerError("a console with an impossible identity")
+    if message["known"] is not None:
+        recall(Console("", ""), message["known"])
     if move is not None:
         try:
             bytes.fromhex(move["pair"])
