@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from vspcd.claims import identified
+from vspcd.consoles import recall
 from vspcd.core.access import Lock
 from vspcd.core.vmotion import MOVING
 from vspcd.locks import restore
@@ -309,6 +310,8 @@ class Adoption:
             console.since = console.last_seen = time.time()
         console.clients = {client.number: client for client in orphan.clients}
         console.lock = orphan.lock
+        if orphan.itself["known"] is not None:
+            recall(console, orphan.itself["known"])
         console.move = move
         if move is not None and move["state"] == MOVING:
             left = move["expires"] - time.monotonic()
@@ -371,6 +374,8 @@ def check_worker(message: Message) -> None:
         facts: dict[str, Any] = {key: console.get(key) for key in ("uuid", "label", "name")}
         if not identified(facts["uuid"], facts["label"]) or not isinstance(facts["name"], (str, type(None))):
             raise PeerError("a console with an impossible identity")
+    if message["known"] is not None:
+        recall(Console("", ""), message["known"])
     if move is not None:
         try:
             bytes.fromhex(move["pair"])

@@ -182,7 +182,7 @@ class Consoles:
             return
         _check_size(record)
         console.move = None
-        record = {key: record[key] for key in MOVE_FACTS if key in record}
+        record = facts_of_move(record)
         console.moves = [*console.moves, record][-MOVES_KEPT:]
         write = self._log.warning if message["slow"] else self._log.info
         write("vm-moved", console=console.id, name=console.name, **record)
@@ -204,6 +204,27 @@ class Consoles:
         console.earlier_in += words[BYTES_IN]
         console.earlier_out += words[BYTES_OUT]
         console.worker = None
+
+
+def facts_of_move(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record of a move is kept of."""
+    return {key: record[key] for key in MOVE_FACTS if key in record}
+
+
+def recall(console: Console, known: Mapping[str, Any]) -> None:
+    """What a worker remembers of its console, from before we were its master. Raises PeerError."""
+    now = time.time()
+    try:
+        since, moves = float(known["since"]), [facts_of_move(dict(move)) for move in known["moves"]]
+        clients = {int(number): float(when) for number, when in known["clients"]}
+    except (KeyError, TypeError, ValueError):
+        raise PeerError("it remembers what cannot be") from None
+    for move in moves:
+        _check_size(move)
+    console.since = min(since, now)
+    console.moves = moves[-MOVES_KEPT:]
+    for client in console.clients.values():
+        client.since = min(clients.get(client.number, now), now)
 
 
 def _check_size(facts: Mapping[str, Any]) -> None:

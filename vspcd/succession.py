@@ -86,7 +86,7 @@ class Succession:
             message.update({"from": client.origin, "mode": client.mode, "terminal": client.terminal})
             message["facts"] = facts(console, client)
             self._supervisor.tell(heir, message, client.parked)
-        self._supervisor.tell(heir, {"type": "resumed", "move": console.move})
+        self._supervisor.tell(heir, {"type": "resumed", "move": console.move, "known": console.known})
 
     def _count(self, console: Console, dead: Worker, how: str) -> None:
         """Count the deaths in a row without a byte of progress; one of a bug or a hang counts for many."""

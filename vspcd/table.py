@@ -141,6 +141,12 @@ class Console:
         """Whether somebody can connect to its TCP port."""
         return any(acceptor.listener is self.tcp for acceptor in self.acceptors)
 
+    @property
+    def known(self) -> dict[str, Any]:
+        """What its worker remembers in case that the master dies."""
+        clients = [(client.number, client.since) for client in self.clients.values()]
+        return {"since": self.since, "clients": clients, "moves": self.moves}
+
     def entry(self) -> Entry:
         """What the port map keeps of it."""
         return Entry(

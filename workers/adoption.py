@@ -70,7 +70,9 @@ class Survivor:
             yield _client(client)
 
     def _worker_itself(self, state: str, console: Optional[dict[str, Any]]) -> dict[str, Any]:
-        return {"type": "worker", "state": state, "console": console, "move": self._worker.moves.state()}
+        serving, move = self._worker.console, self._worker.moves.state()
+        known = None if serving is None else self._worker.memory.told(serving.clients)
+        return {"type": "worker", "state": state, "console": console, "move": move, "known": known}
 
     def adopted(self) -> None:
         """There is a master again, and it knows of everybody: what was asked of the dead one is asked again."""

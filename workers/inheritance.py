@@ -86,6 +86,7 @@ class Inheritance:
         """Everything is here: go on."""
         reached("resume.begin")
         worker, console = self._worker, self._worker.console_of_ours
+        worker.memory.restore(message["known"])
         connection = worker.connection
         if connection is not None:
             worker.shell.page.words[LEG] = connection.leg.number

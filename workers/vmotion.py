@@ -321,6 +321,7 @@ class Vmotion:
         console.notice(describe(self._record))
         limit = self._shell.settings["vmotion"]["limit"]
         slow = self._record.steps.get("goahead", 0.0) > limit * NEAR_LIMIT
+        self._worker.memory.moved(facts)
         self._shell.tell("moved", record=facts, slow=slow)
         self._recorded = True
 

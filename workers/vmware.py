@@ -33,6 +33,7 @@ from workers.contest import Contest, Newcomer, newcomer_of
 from workers.facts import Facts
 from workers.inheritance import Inheritance
 from workers.leg import LegGone
+from workers.memory import Memory
 from workers.negotiation import Negotiation
 from workers.resumption import described, newcomers
 from workers.shell import Shell, Start, socket_of
@@ -52,6 +53,7 @@ class VmwareWorker:
         self.connection: Optional[Connection] = None
         self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
+        self.memory = Memory()
         self.moves = Vmotion(self)
         self.facts = Facts(self.shell)
         self.arrival = Arrival(self)
@@ -185,6 +187,7 @@ class VmwareWorker:
 
     def _client(self, message: Message, fds: list[int]) -> None:
         assert self.console is not None
+        self.memory.client_came(message["client"])
         self.console.attach(message, fds[0])
         self.idle_if_alone()
 
@@ -263,6 +266,7 @@ class VmwareWorker:
         page.words[LEG] = connection.leg.number
         # The answers that wait are told before they are sent: whoever goes on sends them once.
         connection.queue_replies()
+        self.memory.vm_changed()
         told = described(connection, page.words[HEAD], early=early)
         self.shell.tell("connected", leg=connection.leg.number, session=told, move=self.moves.unrecorded())
         reached("connect.told")
@@ -322,6 +326,7 @@ class VmwareWorker:
         self.console.type_to(None)
         self.console.journal.event("disconnected", {"peer": peer, "reason": reason})
         self.console.notice("disconnected" if reason in (CLOSED, TLS_ENDED) else f"disconnected: {reason}")
+        self.memory.vm_changed()
         self.shell.tell("disconnected", leg=number, reason=reason)
         reached("disconnect.told")
 

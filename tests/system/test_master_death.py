@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -66,19 +67,32 @@ def test_console_goes_on_without_a_master(daemon: Daemon, dial: Dial, stack: Exi
     assert log.read_bytes() == b"nobody is master"
 
 
-def test_what_is_known_of_a_console_is_as_before(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
+def replaced(daemon: Daemon, name: str, pid: int) -> None:
+    """The worker is killed, and another one goes on."""
+    processes.kill(pid)
+    until(lambda: (daemon.console(name)["worker"] or {"pid": pid})["pid"] != pid, "another goes on")
+
+
+@pytest.mark.parametrize("worker_too", [False, True])
+def test_what_is_known_of_a_console_is_as_before(
+    daemon: Daemon, dial: Dial, stack: ExitStack, worker_too: bool
+) -> None:
     vm = dial()
     client = stack.enter_context(TelnetClient(daemon.port(vm.name))).negotiated()
     vm.send(b"12345")
     client.read(5)
     daemon.wait_console(vm.name, lambda c: c["clients"][0]["kind"] == "telnet", "is seen")
     before = daemon.console(vm.name)
+    if worker_too:
+        replaced(daemon, vm.name, before["worker"]["pid"])
+        before["worker"] = daemon.console(vm.name)["worker"]
+    killed = time.time()
     restarted(daemon)
     after = daemon.wait_console(vm.name, lambda c: c["line"] == before["line"], "has its line")
-    for key in ("since", "last_seen"):
-        del before[key], after[key]
+    assert after["since"] < killed
+    assert after["clients"][0]["since"] < killed
     for facts in (before, after):
-        del facts["clients"][0]["since"]
+        del facts["since"], facts["last_seen"], facts["clients"][0]["since"]
     assert after == before
 
 

@@ -8,8 +8,10 @@ from typing import Callable
 
 import pytest
 
+from tests.system import processes
 from tests.system.daemon import Daemon
 from tests.system.vmotion_vm import THERE, Scene
+from tests.system.wait import until
 
 Change = Callable[[Daemon], None]
 
@@ -51,6 +53,26 @@ def test_target_that_has_joined_before_is_the_vm_after(scene: Scene, change: Cha
     scene.complete(target)
     scene.until(scene.recorded, "the move is recorded")
     scene.check()
+
+
+def kill_both(daemon: Daemon) -> None:
+    """The console's worker dies first, so that another one has to know what it knew."""
+    (console,) = daemon.consoles()
+    pid = console["worker"]["pid"]
+    processes.kill(pid)
+    until(lambda: (daemon.consoles()[0]["worker"] or {"pid": pid})["pid"] != pid, "another goes on")
+    kill(daemon)
+
+
+@pytest.mark.parametrize("change", [kill, kill_both, upgrade])
+def test_latest_moves_are_known_after(scene: Scene, change: Change) -> None:
+    scene.turns()
+    scene.complete(scene.target(scene.goahead()))
+    scene.until(scene.recorded, "the move is recorded")
+    (console,) = scene.daemon.consoles()
+    assert len(console["moves"]) == 1
+    change(scene.daemon)
+    assert scene.daemon.consoles()[0]["moves"] == console["moves"]
 
 
 @pytest.mark.parametrize("change", [kill, upgrade, renew])

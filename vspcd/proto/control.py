@@ -105,7 +105,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
             },
             fds=1,
         ),
-        "resumed": Rule({"move": _OPTIONAL_FACTS}),
+        "resumed": Rule({"move": _OPTIONAL_FACTS, "known": _OPTIONAL_FACTS}),
         "retire": Rule({}),
         "welcome": Rule({"page": int, "settings": dict}, fds=2),  # the arena; the pipe to the keeper
         "adopted": Rule({}),
@@ -141,7 +141,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
     },
     ORPHAN: {
         "here": Rule({"kind": str}),
-        "worker": Rule({"state": str, "console": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS}),
+        "worker": Rule(
+            {"state": str, "console": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS, "known": _OPTIONAL_FACTS}
+        ),
         "leg": Rule(
             {"leg": int, "peer": str, "session": _OPTIONAL_FACTS, "secured": bool, "feeds": bool}, fds=1
         ),
