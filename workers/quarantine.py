@@ -8,6 +8,8 @@ Never: looks at a byte of it.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import time
@@ -54,8 +56,7 @@ def _written(directory: str, console: str, data: bytes) -> str:
     folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         _remove_old(folder, f"{console}.quarantine.")
-        name = f"{console}.quarantine.{int(time.time() * 1000)}"
-        file = os.open(name, FLAGS, MODE, dir_fd=folder)
+        name, file = _new_file(folder, console)
         try:
             _write(file, data)
         except OSError:
@@ -66,6 +67,15 @@ def _written(directory: str, console: str, data: bytes) -> str:
     finally:
         os.close(folder)
     return os.path.join(directory, name)
+
+
+def _new_file(folder: int, console: str) -> tuple[str, int]:
+    """Named by the millisecond, or by the next one that has no file yet."""
+    for moment in itertools.count(int(time.time() * 1000)):
+        name = f"{console}.quarantine.{moment}"
+        with contextlib.suppress(FileExistsError):
+            return name, os.open(name, FLAGS, MODE, dir_fd=folder)
+    raise AssertionError("numbers do not end")
 
 
 def _write(file: int, data: bytes) -> None:
