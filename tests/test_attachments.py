@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Callable, Optional
 
 import pytest
 
-from tests.stage import HOST, Stage, ended
+from tests.stage import HOST, Player, Stage, ended
 from tests.unix.turning import occupy, open_descriptors, settle, turn
 from tests.workers.bench import UUID, Far, tcp_pair
 from vspcd import config as configuration
@@ -88,6 +89,50 @@ def test_clients_of_a_worker_that_dies_stay_with_its_successor(stage: Stage) -> 
     far.send(b"typed")
     assert os.read(successor.fds[-1], 10) == b"typed"
     far.close()
+
+
+def unburied(stage: Stage) -> Player:
+    """The console's worker is dead, and the master does not know it yet."""
+    owner, _ = stage.owner()
+    os.kill(owner.worker.pid, signal.SIGKILL)
+    owner.close()
+    return owner
+
+
+def test_a_client_that_comes_between_a_death_and_its_notice_is_the_successors(stage: Stage) -> None:
+    owner = unburied(stage)
+    objection, far = attach(stage, stage.console)
+    assert objection is None
+    stage.reap(owner)
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("resume-client"))
+    far.send(b"typed")
+    assert os.read(successor.fds[-1], 10) == b"typed"
+    far.close()
+
+
+def test_a_vm_that_comes_between_a_death_and_its_notice_is_judged_by_the_successor(stage: Stage) -> None:
+    owner = unburied(stage)
+    newcomer, _ = stage.dial()
+    newcomer.claims()
+    stage.reap(owner)
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("leg"))
+    assert not newcomer.was_told("refuse")
+
+
+def test_a_target_that_comes_between_a_death_and_its_notice_is_the_successors(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    pair = "00112233445566778899"
+    owner.says("moving", pair=pair, seconds=60.0)
+    os.kill(owner.worker.pid, signal.SIGKILL)
+    owner.close()
+    target, _ = stage.dial("192.0.2.2")
+    target.says("peer", pair=pair, session={})
+    stage.reap(owner)
+    successor = stage.serving()
+    stage.until(lambda: successor.was_told("target"))
+    assert not target.was_told("refuse")
 
 
 def test_clients_of_a_console_that_is_given_up_are_closed(stage: Stage) -> None:

@@ -98,7 +98,7 @@ class Attachments:
         console.clients[client.number] = client
         if not self._introduce(console, client, wish):
             self.drop(console, client.number)
-            return Objection(BUSY, "the console's worker cannot be reached")
+            return Objection(BUSY, "the system is out of descriptors")
         self._log.info(
             "client-attached", console=console.id, name=console.name, client=client.origin, kind=wish.kind
         )

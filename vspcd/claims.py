@@ -241,8 +241,7 @@ class Claims:
         offer = {**claim.offer, "leg": leg.number, "peer": leg.peer, "session": leg.session}
         offer["secured"] = leg.secured
         if owner is None or not self._supervisor.tell(owner, offer, leg.parked):
-            if owner is None or owner.pid in self._supervisor.table.workers:
-                self._refuse(self.waiting.pop(leg.number), "the system is out of descriptors")
+            self._refuse(self.waiting.pop(leg.number), "the system is out of descriptors")
             return
         self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
 

@@ -112,16 +112,17 @@ class Supervisor:
             self.kill(worker, f"out of turn: {fault}")
 
     def tell(self, worker: Worker, message: dict[str, Any], *socks: socket.socket) -> bool:
-        """Whether it will get the message. A worker that cannot be reached is killed, and replaced when it is dead."""
+        """Whether it was told; False when the system has no descriptor for that. A worker that cannot be reached is
+        killed: who goes on for it when it is dead learns from the master's records.
+        """
         try:
             worker.channel.send(message, [sock.fileno() for sock in socks])
         except ChannelClosed as error:
             self.kill(worker, f"unreachable: {error}")
         except OSError as error:
             self._log.error("not-told", pid=worker.pid, message=message["type"], reason=str(error))
-        else:
-            return True
-        return False
+            return False
+        return True
 
     def ping(self, worker: Worker) -> None:
         """Ask it for a sign of life."""

@@ -1,4 +1,5 @@
-"""Fifty moves a second over 200 VMs for half a minute, with aborts, timeouts and crossings, and everybody typing.
+"""Fifty moves a second over 200 VMs for half a minute, with aborts, timeouts and crossings, and everybody typing;
+and the same while workers are killed.
 
 All bytes are compared at the end: what each VM was given, what each client saw, each log. Times are printed and
 recorded beside the demand; only what does not depend on the machine fails.
@@ -8,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
+import signal
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +28,7 @@ from vspcd.simulator.host import HostSettings, SerialPort, SimulatedVm
 from vspcd.simulator.vmotion import Outcome, Tally, move
 
 DEMAND_MS = 200.0
+LONG = [pytest.mark.long, pytest.mark.timeout(300)]
 AT_ONCE = 50  # moves under way; a machine that is too slow for the pace gets no more than that to do
 PATIENT = "proxy.handshake_timeout=60s"
 TALK_EVERY = TYPE_EVERY = 0.4
@@ -53,6 +57,7 @@ class Size(NamedTuple):
     rate: float
     seconds: float
     expires: str
+    kills: float = 0.0  # of workers, a second
 
 
 class Talker(Guest):
@@ -85,10 +90,10 @@ class Talker(Guest):
 
 
 class Desk:
-    """Somebody at a console's Unix socket, who types and looks."""
+    """Somebody on a console, who types and looks."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+        self._reader, self.writer = reader, writer
         self.seen = bytearray()
         self.typed = bytearray()
 
@@ -96,12 +101,14 @@ class Desk:
         while data := await self._reader.read(65536):
             self.seen += data
 
+    def type(self, data: bytes) -> None:
+        self.typed += data
+        self.writer.write(data)
+
     async def type_on(self) -> None:
         while True:
-            line = b"typed at %09d \xff\x00\r" % len(self.typed)
-            self.typed += line
-            self._writer.write(line)
-            await self._writer.drain()
+            self.type(b"typed at %09d \xff\x00\r" % len(self.typed))
+            await self.writer.drain()
             await asyncio.sleep(random.uniform(0.5, 1.5) * TYPE_EVERY)
 
 
@@ -117,6 +124,7 @@ class Estate:
         self.slow: list[str] = []  # a host would have waited no longer
         self.machines: list[SimulatedVm] = []
         self.desks: list[Desk] = []
+        self.killed = 0
         self._moving: set[SerialPort] = set()
 
     async def run(self) -> None:
@@ -124,10 +132,13 @@ class Estate:
             await self._dial(stack)
             tasks = [asyncio.ensure_future(desk.look()) for desk in self.desks]
             typing = [asyncio.ensure_future(desk.type_on()) for desk in self.desks]
+            killing = asyncio.ensure_future(self._kill())
             await self._move()
-            for task in typing:
+            for task in (*typing, killing):
                 task.cancel()
             await asyncio.gather(*typing, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await killing
             await self._settle()
             for task in tasks:
                 task.cancel()
@@ -141,11 +152,11 @@ class Estate:
         for machine in self.machines:
             await machine.connected(60.0)
         await self._until(lambda: len(self._open()) == self.size.vms)
-        sockets = self._open()
+        consoles = self._open()
         for machine in self.machines:
-            reader, writer = await asyncio.open_unix_connection(sockets[machine.identity.name])
-            stack.callback(writer.close)
-            self.desks.append(Desk(reader, writer))
+            desk = await self._attach(consoles[machine.identity.name])
+            stack.callback(desk.writer.close)
+            self.desks.append(desk)
 
         def attached() -> bool:
             return sum(len(console["clients"]) for console in self.daemon.consoles()) == self.size.vms
@@ -154,8 +165,16 @@ class Estate:
         for guest in self.guests:
             guest.begun.set()
 
-    def _open(self) -> dict[str, str]:
-        return {c["name"]: c["socket"] for c in self.daemon.consoles() if c["socket"] and c["name"]}
+    async def _attach(self, console: dict[str, Any]) -> Desk:
+        """By Unix socket; where workers die by TCP, which has a counter of bytes, so that nothing comes twice."""
+        if not self.size.kills:
+            return Desk(*await asyncio.open_unix_connection(console["socket"]))
+        desk = Desk(*await asyncio.open_connection("127.0.0.1", console["port"]))
+        desk.type(b"here ")  # who speaks first is not offered telnet
+        return desk
+
+    def _open(self) -> dict[str, dict[str, Any]]:
+        return {c["name"]: c for c in self.daemon.consoles() if c["socket"] and c["port"] and c["name"]}
 
     async def _until(self, test: Callable[[], bool], seconds: float = SETTLED) -> None:
         clock = asyncio.get_running_loop().time
@@ -197,6 +216,16 @@ class Estate:
         if outcome.word == "failed":
             where = self.slow if TOO_SLOW in outcome.why else self.wrong
             where.append(f"{outcome.variant}: {outcome.why}")
+
+    async def _kill(self) -> None:
+        """Kill workers, no matter what they are at."""
+        while self.size.kills:
+            await asyncio.sleep(random.uniform(0.5, 1.5) / self.size.kills)
+            worker = random.choice(self.daemon.consoles())["worker"]
+            if worker is not None:
+                with suppress(ProcessLookupError):
+                    os.kill(worker["pid"], signal.SIGKILL)
+                    self.killed += 1
 
     # The end
 
@@ -249,7 +278,9 @@ def p99(values: list[float]) -> float:
     "size",
     [
         pytest.param(Size(10, 10, 3, "6s"), id="a few"),
-        pytest.param(Size(200, 50, 30, "25s"), id="all", marks=[pytest.mark.long, pytest.mark.timeout(300)]),
+        pytest.param(Size(10, 10, 3, "6s", kills=8), id="a few, with deaths"),
+        pytest.param(Size(200, 50, 30, "25s"), id="all", marks=LONG),
+        pytest.param(Size(200, 50, 30, "25s", kills=10), id="all, with deaths", marks=LONG),
     ],
 )
 def test_many_moves_of_all_sorts_lose_nothing(
@@ -274,6 +305,7 @@ def test_many_moves_of_all_sorts_lose_nothing(
         "whole_move_median_ms": round(sorted(estate.whole)[count // 2], 1),
         "whole_move_p99_ms": round(p99(estate.whole), 1),
         "too_slow_for_a_host": len(estate.slow),
+        "workers_killed": estate.killed,
     }
     for name, value in facts.items():
         record_property(name, value)
@@ -282,4 +314,5 @@ def test_many_moves_of_all_sorts_lose_nothing(
         sys.stderr.write("\n" + "\n".join([told, *estate.tally.lines()]) + "\n")
     estate.check()
     assert estate.wrong == []
+    assert estate.killed >= size.kills
     assert count - len(estate.slow) > size.vms
