@@ -30,6 +30,7 @@ from tests.system.wait import Late
 TURN = 0.001
 PATIENCE = 30.0
 BACKLOG = 1 << 20  # the VM waits when nobody has seen what it said so long ago
+UNLOGGED_BACKLOG = 128 << 10  # half of what a client may lag by
 LAGGER, LISTENER = "lagger", "listener"
 EVERYBODY = (RAW, TELNET, UNIX, CTL, LAGGER, LISTENER)
 WELL = ("worker-given-up", "worker-not-replaced", "out of turn", "Traceback", "log-trouble")
@@ -208,9 +209,7 @@ class Stage:
     def turn(self) -> None:
         """Everybody says a little, types a little and takes what is there."""
         speaks = not (self.quiet or self.quiet_vm) and self.guest is not None
-        seen = max((client.at for client in self.clients if not client.late), default=len(self.speech.said))
-        unseen = len(self.speech.said) - seen
-        if speaks and unseen < BACKLOG and len(self.speech.wire) < 2000 * self.loud:
+        if speaks and self._seen_enough() and len(self.speech.wire) < 2000 * self.loud:
             self.speech.go_on(1500 * self.loud, self.asking)
         for client in self.clients:
             if not self.quiet and self.chance.random() < 0.3:
@@ -228,6 +227,14 @@ class Stage:
         for client in awake:
             if client.socket in ready:
                 client.listen(self.speech.said)
+
+    def _seen_enough(self) -> bool:
+        """Whether the VM may go on. Without a log it waits for the last of them, for the daemon keeps little then."""
+        said = len(self.speech.said)
+        seen = [client.at for client in self.clients if not client.late]
+        if self.log is None:
+            return said - min(seen, default=said) < UNLOGGED_BACKLOG
+        return said - max(seen, default=said) < BACKLOG
 
     def _listen_guest(self, guest: Guest) -> None:
         if guest.deaf:
