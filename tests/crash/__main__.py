@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,14 +127,27 @@ def row(point: str, some: list[Result]) -> str:
     return f"| {point} | {kills} | {megabytes:.1f} | {faults} | {repeats} | {half:.1f} | {most:.1f} |"
 
 
+def finished(jobs: Sequence[subprocess.Popen[bytes]]) -> bool:
+    """Wait for all of them; whoever is stopped before takes them along, and they their daemons."""
+    try:
+        ends = [job.wait() for job in jobs]
+        return not any(ends)
+    finally:
+        for job in jobs:
+            job.terminate()
+        for job in jobs:
+            job.wait()
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     if len(sys.argv) > 1:
         work(int(sys.argv[1]))
         return 0
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     jobs = [subprocess.Popen([sys.executable, "-m", "tests.crash", str(job)]) for job in range(JOBS)]
-    failed = [job for job in jobs if job.wait()]
+    well = finished(jobs)
     found = results()
     text = table(found)
     RESULTS.with_suffix(".md").write_text(text + "\n", encoding="utf-8")
@@ -145,7 +159,7 @@ def main() -> int:
     print(
         f"\n{done} of {sum(1 for _ in tasks())} tasks are done; this run took {time.monotonic() - begun:.0f} s."
     )
-    return 1 if faults or failed else 0
+    return 1 if faults or not well else 0
 
 
 if __name__ == "__main__":
