@@ -83,9 +83,9 @@ def spread(task: Task) -> tuple[int, str, str]:
 
 
 def carry_out(task: Task, daemons: dict[str, FailingDaemon]) -> None:
-    daemon = daemons.pop(task.variant, None)
+    daemon = daemons.get(task.variant)
     if daemon is None:
-        daemon = FailingDaemon(VARIANTS[task.variant])
+        daemon = daemons[task.variant] = FailingDaemon(VARIANTS[task.variant])
         daemon.start()
     begins = len(daemon.log())
     result: Result = {"key": task.key, **task._asdict()}
@@ -94,9 +94,8 @@ def carry_out(task: Task, daemons: dict[str, FailingDaemon]) -> None:
     except AssertionError as error:
         result["fault"] = str(error)[:2000]
         result["log"] = daemon.log()[begins:][-8000:]
-        daemon.end()
+        daemons.pop(task.variant).end()
     else:
-        daemons[task.variant] = daemon
         result["bytes"] = stage.bytes + sum(map(len, stage.shuffle.typed))
         result["killed"] = sum(len(kill.points) for kill in stage.kills)
         result["repeats"] = stage.repeats()

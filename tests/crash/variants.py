@@ -89,6 +89,7 @@ class FailingDaemon(Daemon):
             raise AssertionError(f"at {point}, after {len(stage.kills)} kills: {error}") from error
 
     def end(self) -> None:
-        processes.kill(self.pid)
+        if self.process is not None:
+            processes.kill(self.pid)
         self.clean_up()
         shutil.rmtree(self._folder, ignore_errors=True)
