@@ -79,7 +79,8 @@ RELOADABLE = [
     ),
     *("log.spool", "log.quota", "log.reserve"),
     *("clients.replay", "clients.max_lag", "clients.max", "locks.idle", "audit.file", "audit.typing"),
-    *("workers.memory", "access", "log_level"),
+    *("workers.memory", "hooks.rules", "hooks.concurrency", "hooks.timeout", "hooks.queue"),
+    *("access", "log_level"),
 ]
 
 

@@ -23,6 +23,7 @@ LAYERS = {
     "vspcd.portmap": 3,
     "vspcd.config": 3,
     "vspcd.config_access": 3,
+    "vspcd.config_automation": 3,
     "vspcd.config_schema": 3,
     "vspcd.config_values": 3,
     "workers": 4,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import socket
 import time
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from vspcd.audit import Audit
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
-from vspcd.core import access
+from vspcd.core import access, automation
 from vspcd.core.access import DENIED, RW, Grant
 from vspcd.core.names import visible
 from vspcd.core.rights import WATCH, WRITE, Who
@@ -105,6 +105,7 @@ class Attachments:
         self._audit.did(
             "attach", wish.who, console, client=number, via=wish.kind, mode=granted.lock or client.mode
         )
+        self._consoles.happened(automation.ATTACHED, console, **_of_client(client))
         if granted.lock is not None:
             self._locks.give(console, client, granted.lock, wish.reason, None)
         return client
@@ -198,6 +199,7 @@ class Attachments:
         close(client.parked)
         self._log.info("client-detached", console=console.id, name=console.name, client=client.origin)
         self._audit.did("detach", client.who, console, client=number, reason=reason)
+        self._consoles.happened(automation.DETACHED, console, reason=reason, **_of_client(client))
         self._locks.left(console, number)
         if console.leg is None and not console.clients:
             console.last_seen = time.time()
@@ -239,3 +241,10 @@ class Attachments:
             self._claims.reclaim(console)
         for leg in worker.legs.values():
             close(leg.parked)
+
+
+def _of_client(client: ClientRecord) -> dict[str, Any]:
+    """What hooks learn of somebody."""
+    who = client.who
+    facts = {"client": client.number, "kind": client.kind, "from": client.origin, "mode": client.mode}
+    return {**facts, "user": who.user or who.certificate or None, "uid": who.uid}

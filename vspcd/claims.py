@@ -256,7 +256,7 @@ class Claims:
         """The console is this worker's."""
         worker.state = OWNER
         if message["name"] is not None:
-            console.name = message["name"]
+            self._consoles.called(console, message["name"])
         for leg in worker.legs.values():
             leg.session = message["session"]
         self._consoles.own(worker, console)

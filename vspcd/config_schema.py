@@ -17,7 +17,9 @@ from typing import Any, Optional, TypeVar
 
 from vspcd import config_values as kinds
 from vspcd.config_access import ACCESS
+from vspcd.config_automation import HOOKS
 from vspcd.config_values import Address, Kind, Network, Share, compose
+from vspcd.core.automation import Hook
 from vspcd.core.rights import Rule
 from vspcd.unix.page import MAX_CLIENTS
 
@@ -267,6 +269,22 @@ class Workers:
 
 
 @dataclass(frozen=True)
+class Hooks:
+    """What is run or posted when something happens."""
+
+    rules: tuple[Hook, ...] = _key(
+        HOOKS, "[]", "commands that are run, and URLs that are posted to, on events of consoles", reloads=True
+    )
+    concurrency: int = _key(kinds.integer(1, 256), "8", "how many of them may run at one time", reloads=True)
+    timeout: float = _key(
+        kinds.DURATION, "30s", "one that runs longer is killed, with its process group", reloads=True
+    )
+    queue: int = _key(
+        kinds.integer(1, 4000), "1000", "how many may wait; what is more is dropped and counted", reloads=True
+    )
+
+
+@dataclass(frozen=True)
 class Dirs:
     """The daemon's folders; with --root DIR they are DIR/run, DIR/state and DIR/log unless set here."""
 
@@ -297,6 +315,7 @@ class Config:
     locks: Locks = _section(Locks)
     audit: Audit = _section(Audit)
     workers: Workers = _section(Workers)
+    hooks: Hooks = _section(Hooks)
     dirs: Dirs = _section(Dirs)
     access: tuple[Rule, ...] = _key(
         ACCESS, "[]", "who may do what on which console; an empty list: whoever can connect", reloads=True

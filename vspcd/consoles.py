@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Callable
 
 from vspcd.console_listeners import ConsoleListeners
+from vspcd.core import automation
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.proto.control import Message
@@ -41,6 +42,7 @@ class Consoles:
 
     def __init__(self, loop: Loop, log: Log, supervisor: Supervisor, listeners: ConsoleListeners) -> None:
         self.table = supervisor.table
+        self.happened: Callable[..., None] = lambda _event, _console, **_facts: None
         self._loop = loop
         self._log = log
         self._supervisor = supervisor
@@ -121,6 +123,7 @@ class Consoles:
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
         self.keeper.put(console.entry())
+        self.happened(automation.CONNECTED, console)
 
     def _session(self, worker: Worker, message: Message) -> None:
         """The state of a VM's connection, for whoever may have to go on with it."""
@@ -142,14 +145,15 @@ class Consoles:
         if console is None or console.leg is None or console.leg.number != message["leg"]:
             return  # another one has taken its place
         peer = console.leg.peer
-        self.gone(console)
+        self.gone(console, message["reason"])
         self._log.info(
             "vm-disconnected", console=console.id, name=console.name, peer=peer, reason=message["reason"]
         )
 
-    def gone(self, console: Console) -> None:
+    def gone(self, console: Console, reason: str = "its worker has died") -> None:
         """The console has no VM any more."""
         if console.leg is not None:
+            self.happened(automation.DISCONNECTED, console, reason=reason)
             console.leg = None
             console.since = console.last_seen = time.time()
             self.seen(console)
@@ -167,14 +171,21 @@ class Consoles:
         if len(message["name"] or "") > NAME_LIMIT:
             raise PeerError(f"a name of more than {NAME_LIMIT} characters")
         before = console.entry()
-        if message["name"] not in (None, console.name):
-            self._log.info("vm-renamed", console=console.id, old=console.name, name=message["name"])
-            console.name = message["name"]
+        if message["name"] is not None:
+            self.called(console, message["name"])
         console.bios_uuid = message["bios_uuid"] or console.bios_uuid
         console.location_uuid = message["location_uuid"] or console.location_uuid
         console.line = message["line"] or console.line
         if console.entry() != before:
             self.keeper.put(console.entry())
+
+    def called(self, console: Console, name: str) -> None:
+        """That is its VM's name now."""
+        if name == console.name:
+            return
+        self._log.info("vm-renamed", console=console.id, old=console.name, name=name)
+        old, console.name = console.name, name
+        self.happened(automation.RENAMED, console, old=old)
 
     def _moved(self, worker: Worker, message: Message) -> None:
         console, record = worker.console, message["record"]
@@ -186,13 +197,15 @@ class Consoles:
         console.moves = [*console.moves, record][-MOVES_KEPT:]
         write = self._log.warning if message["slow"] else self._log.info
         write("vm-moved", console=console.id, name=console.name, **record)
+        self.happened(automation.MOVED, console, slow=message["slow"], **record)
 
-    def forget(self, console: Console) -> None:
+    def forget(self, console: Console, event: str = automation.FORGOTTEN) -> None:
         """The console is unknown from now on. Only for one that is not in use."""
         self._listeners.close(console)
         self._listeners.ports.forget(console.id)
         self.table.consoles.pop(console.id, None)
         self.keeper.forget(console.id)
+        self.happened(event, console)
         self._log.info("console-forgotten", console=console.id, name=console.name, port=console.port)
         never_logged = spool.forget(str(self._listeners.config.dirs.run / spool.FOLDER), console.id)
         if never_logged:

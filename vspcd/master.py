@@ -28,8 +28,10 @@ from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.console_listeners import ConsoleListeners, group_number
 from vspcd.consoles import Consoles
+from vspcd.core.automation import EXPIRED
 from vspcd.doors import PROXY, Doors
 from vspcd.entrance import Entrance
+from vspcd.events import Events
 from vspcd.handover import State
 from vspcd.inheritance import Inheritance
 from vspcd.locks import Locks
@@ -100,6 +102,9 @@ class Master:
         self.supervisor = Supervisor(self.loop, log, config, self.nursery, self.table)
         self.supervisor.died = self._worker_died
         self.consoles = Consoles(self.loop, log, self.supervisor, self.listeners)
+        self.events = Events(self.loop, log, self.nursery, config)
+        self.consoles.happened = self.events.happened
+        self.aides = (self.events.aide,)
         self.claims = Claims(self.loop, log, self.supervisor, self.consoles)
         self.audit = Audit(self.loop, log, config)
         self.locks = Locks(self.loop, log, self.supervisor, self.audit)
@@ -166,6 +171,7 @@ class Master:
             self.consoles.inherit(console)
         self._open_tools(inheritance.state)
         self._start_tls()
+        self.events.start()
         self.doors.open()
         self._expire()
         self.supervisor.apply(self.config)
@@ -202,6 +208,7 @@ class Master:
         self.attachments.reconsider()
         self._open_tools()
         self._start_tls()
+        self.events.start()
         self.doors.open()
         self._expire()
         self._ready(len(self.table.consoles))
@@ -286,6 +293,7 @@ class Master:
                 self.supervisor.reaped(pid, how)
                 or self.tls.reaped(pid, how)
                 or self.upgrades.reaped(pid, how)
+                or self.events.aide.reaped(pid, how)
             ):
                 continue
             if pid != self.consoles.keeper.pid:
@@ -326,6 +334,7 @@ class Master:
         self.locks.apply()
         self.attachments.reconsider()
         self.tls.reload(self.config)
+        self.events.apply(self.config)
         if old.sockets != self.config.sockets:
             for console in self.table.consoles.values():
                 self.listeners.apply_modes(console)
@@ -342,7 +351,7 @@ class Master:
         )
         for console in expired:
             if console in self.table.consoles:
-                self.consoles.forget(self.table.consoles[console])
+                self.consoles.forget(self.table.consoles[console], EXPIRED)
         low, high = EXPIRE_EVERY
         self.loop.call_later(min(high, max(low, expire / 4)), self._expire)
 
@@ -367,6 +376,7 @@ class Master:
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
+        self.events.stop()
         self.audit.finish()
         self.consoles.keeper.stop()
         self.adoption.close()

@@ -21,7 +21,7 @@ from vspcd.table import LegRecord, Worker
 from vspcd.unix import process, roster, spool
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
-from workers import keeper, tls, vmware
+from workers import hooks, keeper, tls, vmware
 from workers.shell import Start
 
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python 3.10 has a name for it
@@ -152,6 +152,19 @@ class Nursery:
         start = tls.TlsStart(theirs, tls_settings(config, clients), clients, self.roster, self._run)
         try:
             pid = process.fork(lambda: tls.main(start), {theirs.fileno(), self.roster}, config.workers.memory)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, ours
+
+    def hooks(self, config: Config) -> tuple[int, socket.socket]:
+        """Fork the process that runs hooks; its pid and our end of its channel. Raises OSError."""
+        ours, theirs = pair()
+        begin = {"log_level": config.log_level, "concurrency": config.hooks.concurrency}
+        try:
+            pid = process.fork(lambda: hooks.main(theirs, begin), {theirs.fileno()})
         except OSError:
             ours.close()
             raise

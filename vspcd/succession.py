@@ -12,6 +12,7 @@ import time
 
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
+from vspcd.core import automation
 from vspcd.locks import facts
 from vspcd.mortality import KILLED, weight
 from vspcd.proto.control import OWNER, Message
@@ -121,12 +122,14 @@ class Succession:
         console.quarantined = [*console.quarantined, {"when": time.time(), **facts}][-REMEMBERED:]
         console.poisoned, console.deaths = False, 0
         self._log.error("vm-quarantined", console=console.id, name=console.name, **facts)
+        self._consoles.happened(automation.QUARANTINED, console, **facts)
         recent = [when for when in console.quarantines if now - when < WITHIN]
         console.quarantines = [*recent, now]
         if len(console.quarantines) >= QUARANTINES:
             console.parked = now + PARKED_FOR
             console.quarantines = []
             self._log.error("vm-parked", console=console.id, name=console.name, seconds=PARKED_FOR)
+            self._consoles.happened(automation.PARKED, console, seconds=PARKED_FOR)
 
 
 def _role(console: Console, leg: LegRecord) -> str:

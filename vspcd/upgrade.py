@@ -176,7 +176,7 @@ class Upgrades:
             self._give_up(objection)
             return
         drained = not self._backlogs()
-        kept = master.consoles.keeper.settled and master.audit.settled
+        kept = master.consoles.keeper.settled and master.audit.settled and master.events.aide.settled
         quiet = kept and master.tools is not None and master.tools.quiet
         if (drained and quiet) or passed >= SETTLED_WITHIN or (quiet and passed >= DRAINED_WITHIN):
             self._execute()

@@ -19,6 +19,7 @@ import termios
 import time
 from typing import TYPE_CHECKING, Union
 
+from vspcd.aide import Aide
 from vspcd.portkeeper import PortKeeper
 from vspcd.table import Worker
 from vspcd.tlshelpers import TlsHelper
@@ -79,17 +80,25 @@ class Watchdog:
         elif pid and pid == master.consoles.keeper.pid:
             master.log.error("keeper-killed", pid=pid, reason=reason)
             process.kill(pid)
+        for aide in master.aides:
+            if pid and pid == aide.pid:
+                master.log.error(f"{aide.kind}-process-killed", pid=pid, reason=reason)
+                process.kill(pid)
 
     # A look at everybody.
 
     def _look(self) -> None:
         self._loop.call_later(EVERY, self._look)
         self._look_at_some(list(self._master.table.workers.values()))
-        living = {*self._master.table.workers, *self._master.tls.helpers, self._master.consoles.keeper.pid}
+        others: list[Union[TlsHelper, PortKeeper, Aide]] = [
+            *self._master.tls.helpers.values(),
+            self._master.consoles.keeper,
+            *self._master.aides,
+        ]
+        living = {*self._master.table.workers, *(other.pid for other in others)}
         self._seen = {pid: seen for pid, seen in self._seen.items() if pid in living}
         self._spent = {pid: spent for pid, spent in self._spent.items() if pid in living}
-        others: list[Union[TlsHelper, PortKeeper]] = [*self._master.tls.helpers.values()]
-        for child in (*others, self._master.consoles.keeper):
+        for child in others:
             if child.pid and child.channel is not None and child.channel.fileno() >= 0:
                 self._look_at_other(child, child.channel)
 
@@ -122,7 +131,7 @@ class Watchdog:
         before, self._spent[pid] = self._spent.get(pid, 0.0), cputime.of_process(pid)
         return self._spent[pid] - before > ROUND
 
-    def _look_at_other(self, child: Union[TlsHelper, PortKeeper], channel: Channel) -> None:
+    def _look_at_other(self, child: Union[TlsHelper, PortKeeper, Aide], channel: Channel) -> None:
         """One without a page: a TLS helper or the keeper."""
         pid = child.pid
         if child.pinged:

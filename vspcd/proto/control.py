@@ -23,6 +23,7 @@ ROOM = 60000  # what a list may take of a packet; the rest is for the fields bes
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
 MASTER, WORKER, TOOL, KEEPER, TLS = "master", "worker", "tool", "keeper", "tls"
+HOOKS = "hooks"
 ORPHAN = "orphan"  # a worker or TLS helper whose master is dead, until the next one knows it
 
 # States of a worker, as the master sees it.
@@ -136,6 +137,16 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "changes": Rule({"number": int, "changes": list}),
         "load": Rule({}),
         "audit": Rule({"number": int, "file": str, "lines": list}),
+        "job": Rule(
+            {
+                "number": int,
+                "facts": dict,
+                "run": list,
+                "post": str,
+                "timeout": _NUMBER,
+                "began": _OPTIONAL_FACTS,  # how far a dead helper was with it
+            }
+        ),
         "adopt": Rule({"leg": int, "peer": str}, fds=2),  # its connection; our end of the plaintext
         "probe": Rule({"leg": int}),
     },
@@ -169,6 +180,11 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "audited": Rule({"number": int, "reason": _OPTIONAL_TEXT}),
         "not-synced": Rule({"console": str, "bytes": int, "reason": str}),
         "in-doubt": Rule({"page": int}),
+        "pong": Rule({}),
+    },
+    HOOKS: {
+        "began": Rule({"number": int, "began": dict}),
+        "ended": Rule({"number": int}),
         "pong": Rule({}),
     },
     TLS: {
