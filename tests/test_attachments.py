@@ -225,6 +225,7 @@ def test_without_a_free_descriptor_a_door_waits_without_a_spin_and_opens_again(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 2, hard))
     peer = socket.create_connection(address, timeout=10)
+    peer.send(b"I3\n.")  # the admin port answers who asks
     occupied = occupy(0)
     try:
         assert settle(stage.loop) < 10

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
 from vspcd.audit import Audit
@@ -33,7 +34,9 @@ BUSY = "busy"
 
 class Wish(NamedTuple):
     """How somebody wants to be on a console: ``kind`` of client, who, one of ``vspcd.core.access.MODES``, bytes to be
-    shown. ``fallback``: watching is better than nothing."""
+    shown. ``fallback``: watching is better than nothing. ``seed``: "text" or "bytes", when what is shown is to be a
+    pickled string in front. ``answer`` is told the outcome before anybody else writes to the connection.
+    """
 
     kind: str
     who: Who
@@ -41,6 +44,8 @@ class Wish(NamedTuple):
     replay: int = 0
     fallback: bool = False
     reason: Optional[str] = None
+    seed: Optional[str] = None
+    answer: Optional[Callable[[Grant | Objection], None]] = None
 
 
 class Objection(NamedTuple):
@@ -96,6 +101,8 @@ class Attachments:
             right=right,
         )
         console.clients[client.number] = client
+        if wish.answer is not None:
+            wish.answer(granted)
         if not self._introduce(console, client, wish):
             self.drop(console, client.number)
             return Objection(BUSY, "the system is out of descriptors")
@@ -129,7 +136,9 @@ class Attachments:
         origin = wish.who.origin
         self._log.warning("client-refused", console=console.id, client=origin, reason=objection.text)
         self._audit.refused("attach", wish.who, console, objection.text)
-        if wish.kind == "telnet":
+        if wish.answer is not None:
+            wish.answer(objection)
+        elif wish.kind == "telnet":
             say(sock, f"vspcd: {objection.text}\r\n")
         sock.close()
         return objection
@@ -143,6 +152,8 @@ class Attachments:
             held = console.lock is not None
             notice = self._locks.refusal(console) if held else f"you may only watch {visible(console.shown)}"
         message.update({"mode": client.mode, "replay": wish.replay, "notice": notice})
+        if wish.seed is not None:
+            message["seed"] = wish.seed
         message["facts"] = facts(console, client)
         return self._supervisor.tell(console.worker, message, client.parked)
 

@@ -38,10 +38,11 @@ from vspcd.locks import Locks
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
 from vspcd.portmap.sqlite import SqliteBackend
+from vspcd.queries import Queries
 from vspcd.requests import Requests
 from vspcd.spawn import Nursery, settings
 from vspcd.supervisor import Supervisor
-from vspcd.table import Console, Table, Worker, console_of, say
+from vspcd.table import Console, Table, Worker, console_of
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.toolserver import ToolServer
 from vspcd.unix import listen, process
@@ -57,7 +58,6 @@ TITLE = "vspcd: master"
 STOP_WITHIN = 8.0
 EXPIRE_EVERY = (0.2, 300.0)  # seconds, at least and at most
 RESERVED, PER_CONSOLE = 64, 2  # descriptors
-NOT_YET = "vspcd: this version does not speak vSPC.py's query protocol; use vspcctl\r\n"
 
 
 class Master:
@@ -122,6 +122,7 @@ class Master:
             self.claims.tls_probed,
         )
         self.tools: Optional[ToolServer] = None
+        self.queries = Queries(self)
         self.upgrades = Upgrades(self, command)
         self.watchdog = Watchdog(self)
 
@@ -259,9 +260,7 @@ class Master:
 
     def _came(self, door: str, sock: socket.socket, peer: str) -> None:
         if door != PROXY:
-            self.log.warning("admin-not-served", peer=peer)
-            say(sock, NOT_YET)
-            sock.close()
+            self.queries.came(sock, peer)
         else:
             listen.keep_alive(sock)
             self.claims.vm_connected(sock, peer)

@@ -70,6 +70,7 @@ class Client:
         self.out = bytearray()
         self.heard = True  # its input is waited for
         self.ended = False  # it sends no more, and still listens
+        self.seeded = False  # it was shown what was said before already
         self.lingering = False  # it has closed its side, and is let go before long
         self.announce_live = kind == ATTACH
         self.terminal = Terminal() if kind == TELNET else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Callable, Optional
 
 from vspcd.core import names
+from vspcd.proto import pickles
 from vspcd.proto.terminal import Terminal
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.byname import ByName
@@ -30,6 +31,9 @@ OFFER_AFTER = 0.25
 
 DECIDE_AFTER = 1.0
 """A client that has not answered the offer by then is a raw one."""
+
+SEED_LIMIT = 65536
+"""Bytes that a client of the admin port is shown before it speaks telnet."""
 
 LINGER = 10.0
 """A TCP client that has said its last word may still want to hear; whether it does, TCP cannot tell."""
@@ -101,11 +105,22 @@ class Console:
         self.journal.event("attached", {"client": client.origin, "kind": kind})
         reached("client.attached")
         if kind == TELNET:
+            if message.get("seed") is not None:
+                self._seed(client, message["seed"], message["replay"])
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
             return
         if kind == ATTACH:
             self.fanout.rewind(client, message["replay"])
         self.fanout.begin(client)
+
+    def _seed(self, client: Client, strings: str, replay: int) -> None:
+        """A client of the admin port: what was said before is a pickled string, then comes telnet."""
+        client.seeded = True
+        self.fanout.rewind(client, min(replay, SEED_LIMIT))
+        begin, client.cursor = client.cursor, self.journal.head
+        said = self.journal.read(begin, self.journal.head - begin) or b""
+        client.answer(pickles.dump(said, bytes if strings == "bytes" else str))
+        self._flush(client)
 
     def resume_client(self, message: dict[str, Any], fd: int, typist: int, typed: int) -> None:
         """A client of a dead worker: it goes on where it was. ``typed`` of its batch is with the VM already."""
@@ -194,7 +209,7 @@ class Console:
             return
         client.decided = True
         client.greet()
-        if client.coded:
+        if client.coded and not client.seeded:
             self.fanout.rewind(client, self.shell.settings["clients"]["replay"])
         self.fanout.begin(client)
 

@@ -53,13 +53,13 @@ class Ambiguous(Exception):
         super().__init__(f"{visible(query)} could be any of {len(candidates)} consoles: {listed}{rest}")
 
 
-def resolve(query: str, consoles: Iterable[Console]) -> Console:
-    """The one console that the query means; NotFound or Ambiguous otherwise.
+def resolve(query: str, consoles: Iterable[Console], whole: bool = False) -> Console:
+    """The one console that the query means; NotFound or Ambiguous otherwise. ``whole``: a beginning is not enough.
 
     Ids go first: a VM that calls itself by the id of another one must not draw its users.
     """
     known = list(consoles)
-    for rule in _RULES:
+    for rule in _RULES[:-1] if whole else _RULES:
         accepts = rule(query)
         matches = [console for console in known if accepts(console)] if query else []
         if matches:
@@ -109,7 +109,7 @@ def _by_prefix(query: str) -> Callable[[Named], bool]:
     )
 
 
-_RULES = (_by_id, _by_name, _by_uuid, _by_labelled_name, _by_prefix)
+_RULES = (_by_id, _by_name, _by_uuid, _by_labelled_name, _by_prefix)  # the last one takes beginnings
 
 
 def _labelled(console: Named) -> str:

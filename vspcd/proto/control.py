@@ -123,6 +123,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
                 "from": str,
                 "mode": str,
                 "replay": int,
+                "seed": _OPTIONAL_TEXT,  # "text" or "bytes": the replay is a pickled string of that kind
                 "notice": _OPTIONAL_TEXT,
                 "facts": _OPTIONAL_FACTS,  # the master's own; it wants them back from a worker that outlives it
             },
