@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from vspcd.console_listeners import ConsoleListeners
 from vspcd.core import automation
@@ -19,7 +19,7 @@ from vspcd.portmap.base import Entry
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
 from vspcd.supervisor import Supervisor
-from vspcd.table import Console, Worker, close
+from vspcd.table import Console, Worker, close, console_of
 from vspcd.unix import spool
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
@@ -66,6 +66,17 @@ class Consoles:
             return known
         self._log.info("console-new", console=console.id, name=console.name)
         self.table.add(console)
+        self._listeners.assign(console)
+        self._open_when_kept(console)
+        return console
+
+    def remember(self, entry: Entry) -> Optional[Console]:
+        """A console that another concentrator has known, with its port if that is free; None when we know it."""
+        if entry.console in self.table.consoles:
+            return None
+        self._log.info("console-new", console=entry.console, name=entry.name, port=entry.port)
+        console = self.table.add(console_of(entry))
+        self._listeners.remember(console)
         self._listeners.assign(console)
         self._open_when_kept(console)
         return console

@@ -8,6 +8,7 @@ Never: goes into the background; systemd and its like see to that.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
@@ -16,7 +17,7 @@ from typing import Optional
 
 import vspcd
 from vspcd import config as configuration
-from vspcd import inheritance
+from vspcd import inheritance, vspcpy
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.handover import Unfit
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--check-handover", metavar="FD", type=int, help=argparse.SUPPRESS)
     made.add_argument("--check", action="store_true", help="say whether the configuration is valid, and end")
     made.add_argument("--version", action="version", version=f"vspcd {vspcd.__version__}")
+    vspcpy.add_options(made)
     return made
 
 
@@ -73,7 +75,11 @@ def read(options: argparse.Namespace) -> Config:
     path: Optional[Path] = options.config
     if path is None and options.root is None and DEFAULT_CONFIG.exists():
         path = DEFAULT_CONFIG
-    overrides = [*options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
+    given = vspcpy.Given(options)
+    mistake, before = given.mistake(), given.overrides()
+    if mistake is not None:
+        raise ConfigError([mistake])
+    overrides = [*before, *options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
     config = configuration.load(path, overrides, options.root)
     problems = [problem for key in TLS_FILES for problem in unreadable(key, getattr(config.tls, key))]
     if problems:
@@ -88,6 +94,15 @@ def unreadable(key: str, path: Optional[Path]) -> Iterator[str]:
             path.open("rb").close()
         except OSError as error:
             yield f"tls.{key}: {path} cannot be read: {error.strerror}; expected a PEM file"
+
+
+def write_pid(path: Optional[Path]) -> None:
+    """Where an init script of vSPC.py looks for it. Raises CannotStart."""
+    if path is not None:
+        try:
+            path.write_text(f"{os.getpid()}\n")
+        except OSError as error:
+            raise CannotStart(f"--pidfile: {path} cannot be written: {error.strerror}") from None
 
 
 def check_handover(fd: int, config: Config) -> int:
@@ -107,6 +122,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the daemon; returns the exit status."""
     command = command_line() if arguments is None else None
     options = parser().parse_args(arguments)
+    given = vspcpy.Given(options)
     try:
         config = read(options)
     except ConfigError as error:
@@ -119,7 +135,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if options.check_handover is not None:
         return check_handover(options.check_handover, config)
     log = Log(config.log_level)
+    for note in given.notes():
+        log.warning("option-ignored", reason=note)
     try:
+        write_pid(given.pid_file)
         inherited = inheritance.found(log, config.dirs.state, config.dirs.run)
         failure = Master(config, log, lambda: read(options), command, inherited).run()
     except CannotStart as error:

@@ -12,7 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 import vspcd
 from vspcd.attachments import Objection, Wish
@@ -21,8 +21,11 @@ from vspcd.core.access import MODES, RW
 from vspcd.core.rights import ADMINISTER, WATCH, Who
 from vspcd.locks import shown
 from vspcd.people import People, done, reason_of
+from vspcd.portmap.base import Entry
+from vspcd.portmap.ports import LAST_PORT
 from vspcd.proto.control import QUOTED, Message, packed
-from vspcd.proto.vmware_codes import format_uuid
+from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware_codes import NAME_LIMIT, format_uuid, parse_uuid
 from vspcd.renewal import renewal
 from vspcd.table import Console
 from vspcd.toolserver import Answer, Refusal
@@ -54,6 +57,7 @@ class Requests:
             "attach": self.attach,
             "forget": self.forget,
             "unpark": self.unpark,
+            "import": self.take_over,
             "reload": self.reload,
             "upgrade": self.upgrade,
             "stop": self.stop,
@@ -179,6 +183,19 @@ class Requests:
         self._master.log.info("vm-unparked", console=console.id, name=console.name, by=who.origin)
         yield done(f"{name} is let in when it dials again"), []
 
+    def take_over(self, message: Message, who: Who) -> Answer:
+        """Consoles of another concentrator, with their ports as far as they are free."""
+        self._people.demand(who, None, ADMINISTER, "import")
+        entries = [imported(facts) for facts in message["consoles"]]
+        self._audit.did("import", who, consoles=len(entries))
+        found = []
+        for entry in entries:
+            console = self._consoles.remember(entry)
+            known = console or self._supervisor.table.consoles[entry.console]
+            about = {"id": known.id, "name": known.name or "", "port": known.port}
+            found.append({**about, "outcome": outcome_of(entry, console, known.port)})
+        yield {"type": "imported", "imported": found, "end": True}, []
+
     def reload(self, _message: Message, who: Who) -> Answer:
         """Read the configuration again; a mistake in it leaves the old one in force. Another version takes over."""
         self._people.demand(who, None, ADMINISTER, "reload")
@@ -216,6 +233,26 @@ class Requests:
         self._audit.did("stop", who)
         yield done("vspcd is stopping"), []
         self._master.stop(f"vspcctl stop by {who.origin}")
+
+
+def imported(facts: Any) -> Entry:
+    """A console of another concentrator. Raises Refusal."""
+    try:
+        uuid, name, port = parse_uuid(str(facts["uuid"])), str(facts["name"])[:NAME_LIMIT], int(facts["port"])
+    except (KeyError, TypeError, ValueError, PeerError) as error:
+        raise Refusal("bad-request", f"no console to take over: {str(error)[:QUOTED]}") from None
+    if not 0 <= port <= LAST_PORT:
+        raise Refusal("bad-request", f"{port} is no port")
+    return Entry(format_uuid(uuid), uuid, "", name, port, time.time())
+
+
+def outcome_of(entry: Entry, console: Optional[Console], port: int) -> str:
+    """What has become of a console that was to be taken over, in words."""
+    if console is None:
+        return "known already" if port == entry.port or not entry.port else "known already, keeps its port"
+    if port == entry.port or not entry.port:
+        return "taken over"
+    return f"taken over, but something else has port {entry.port}"
 
 
 def _state(console: Console) -> str:

@@ -83,6 +83,13 @@ def _completion(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
 
 
+def _import_vspc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="what was behind vSPCServer's -f, or what vSPCClient -s HOST has printed"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be taken over")
+
+
 def _no_arguments(_: argparse.ArgumentParser) -> None:
     return
 
@@ -203,6 +210,9 @@ COMMANDS = {
     ),
     "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
     "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _cert),
+    "import-vspc": Command(
+        "take over the ports of vSPC.py's VMs", "vspcd.ctl.importvspc", "run", _import_vspc
+    ),
     "simulate": Command("play ESXi hosts whose VMs dial in", "vspcd.simulator.main", "run", _simulate),
     "completion": Command(
         "print a completion script for a shell", "vspcd.ctl.completion", "run", _completion

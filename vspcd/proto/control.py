@@ -225,6 +225,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "kick": Rule({"console": str, "client": int, "reason": _OPTIONAL_TEXT}),
         "forget": Rule({"console": str}),
         "unpark": Rule({"console": str}),
+        "import": Rule({"consoles": list}),  # each with uuid, name, port
         "reload": Rule({}),
         "upgrade": Rule({"workers": bool}),
         "stop": Rule({}),
