@@ -57,6 +57,17 @@ def _history(command: str) -> Callable[[argparse.ArgumentParser], None]:
     return add
 
 
+def _automation(command: str) -> Callable[[argparse.ArgumentParser], None]:
+    """Adds the options of a command for programs."""
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        from vspcd.ctl import automationline
+
+        getattr(automationline, command)(parser)
+
+    return add
+
+
 def _simulate(parser: argparse.ArgumentParser) -> None:
     from vspcd.simulator.main import add_arguments
 
@@ -193,6 +204,13 @@ COMMANDS = {
     "grep": Command("search the logs of all consoles", "vspcd.ctl.grep", "run", _history("grep")),
     "tail": Command("follow the logs of many consoles", "vspcd.ctl.tail", "run", _history("tail")),
     "replay": Command("play a log in its own time", "vspcd.ctl.replay", "run", _history("replay")),
+    "exec": Command("run a command in a console's shell", "vspcd.ctl.exec", "run", _automation("run")),
+    "expect": Command("wait for one of some patterns", "vspcd.ctl.expect", "run", _automation("expect")),
+    "wait-for": Command("wait for a pattern", "vspcd.ctl.expect", "wait_for", _automation("wait_for")),
+    "send": Command("type something on a console", "vspcd.ctl.send", "run", _automation("send")),
+    "broadcast": Command(
+        "type something on many consoles", "vspcd.ctl.send", "broadcast", _automation("broadcast")
+    ),
     "forget": Command(
         "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
     ),

@@ -14,6 +14,8 @@ USAGE = 2
 NO_CONSOLE = 3
 NO_DAEMON = 4
 DENIED = 5
+TIMEOUT = 6
+NOBODY = 7
 INTERRUPTED = 130
 SIGNALLED = 128
 """Plus the signal's number, as a shell counts."""
@@ -25,6 +27,8 @@ EXIT_CODES = {
     NO_CONSOLE: "no such console, or more than one fits",
     NO_DAEMON: "the daemon is not running, or was lost",
     DENIED: "denied, or the console is busy or locked",
+    TIMEOUT: "what was waited for did not come in time (expect, wait-for, exec, send)",
+    NOBODY: "nobody is logged in on the console, or no shell answers (exec)",
     INTERRUPTED: "interrupted by Ctrl-C (128 + the number, for any signal)",
 }
 
