@@ -24,6 +24,8 @@ LIFETIME = 60.0
 """Seconds after which a forgotten one ends itself."""
 PACKED = 10
 """Consoles in one packet."""
+CLIENT = 7
+"""The number of whoever attaches."""
 FLOOD = bytes(range(256)) * 4096
 
 SCRIPT = {
@@ -114,7 +116,10 @@ class Daemon:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         about = {key: console[key] for key in ("id", "uuid", "label", "name", "state")}
-        packet = control.encode({"type": "attached", **about, "end": True})
+        mode = "ro" if request["mode"] == "ro" else "rw"
+        packet = control.encode(
+            {"type": "attached", **about, "client": CLIENT, "mode": mode, "lock": None, "end": True}
+        )
         socket.send_fds(connection, [packet], [theirs.fileno()])
         theirs.close()
         replay = f"welcome to {console['name']}, {request['mode']}\r\n".encode()[: request["replay"]]

@@ -32,6 +32,10 @@ def test_a_line_that_moves_the_cursor_is_not_shown_again() -> None:
     assert fed(b"a\x1b[5;5Hb").notice("[n]") == b"\r\n[n]\r\n"
 
 
+def test_a_line_behind_a_cleared_screen_is_shown_again() -> None:
+    assert fed(b"old\x1b[H\x1b[2J\x1b[3J", b"$ ls").notice("[n]") == b"\r\n[n]\r\n$ ls"
+
+
 @pytest.mark.parametrize(
     "half", [b"\x1b", b"\x1b[", b"\x1b[3", b"\x1b]0;title", b"\x1b(", b"\xc3", b"\xe2\x82", b"\xf0\x9f\x98"]
 )

@@ -62,7 +62,7 @@ def test_what_was_typed_just_before_detaching_is_sent(web01: Daemon, terminals: 
 
 def test_escape_alone_shows_the_menu(session: Terminal) -> None:
     session.type(b"\x1d")
-    session.see(b"[vspcctl: . detach  b break")
+    session.see(b"[vspcctl: . leave  ? help  Enter back]")
     session.type(b".")
     assert session.wait() == 0
 
@@ -79,13 +79,15 @@ def test_help_lists_the_keys(session: Terminal) -> None:
 
 def test_break_is_sent(session: Terminal) -> None:
     session.type(b"\x1db")
+    session.see(b"break: Enter, SysRq or ?: ")
+    session.type(b"\r")
     session.see(b"<break>")
 
 
 def test_info_tells_of_the_console_and_the_session(session: Terminal) -> None:
-    session.type(b"\x1ds")
+    session.type(b"\x1di")
     session.see(b"10.1.2.3:55555")
-    session.see(b"you: read-write")
+    session.see(b"you: number 7, read-write")
 
 
 def test_an_unknown_key_is_explained(session: Terminal) -> None:

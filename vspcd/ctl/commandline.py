@@ -144,7 +144,12 @@ def _console(parser: argparse.ArgumentParser) -> None:
         "--or-read-only", action="store_true", help="watch when somebody has a lock, or typing is not allowed"
     )
     _reason(parser, "why you lock it, for the others")
-    parser.add_argument("-e", "--escape", metavar="KEY", help="the escape key: ^] (default), C-a, none …")
+    parser.add_argument(
+        "-e",
+        "--escape",
+        metavar="KEY",
+        help="the escape key: ^] (default, or $VSPCCTL_ESCAPE), C-a, ^Ec, &, none",
+    )
     parser.add_argument(
         "--replay",
         type=_whole_number,
@@ -184,6 +189,14 @@ def _lock(parser: argparse.ArgumentParser) -> None:
     _reason(parser, "why, for the others")
 
 
+def _break(parser: argparse.ArgumentParser) -> None:
+    _name(parser)
+    parser.add_argument(
+        "--sysrq", metavar="KEY", help="a magic SysRq key of Linux behind it, such as s or sync; ? lists them"
+    )
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask whether it is meant")
+
+
 def _kick(parser: argparse.ArgumentParser) -> None:
     _name(parser)
     parser.add_argument("id", type=_whole_number, metavar="ID", help="the number that who shows")
@@ -200,6 +213,7 @@ COMMANDS = {
     "lock": Command("let nobody else type on a console", "vspcd.ctl.people", "lock", _lock),
     "unlock": Command("end the lock on a console", "vspcd.ctl.people", "unlock", _name),
     "kick": Command("send somebody away from a console", "vspcd.ctl.people", "kick", _kick),
+    "break": Command("send a VM a serial break", "vspcd.ctl.breaking", "run", _break),
     "log": Command("show a console's log", "vspcd.ctl.log", "run", _history("log")),
     "grep": Command("search the logs of all consoles", "vspcd.ctl.grep", "run", _history("grep")),
     "tail": Command("follow the logs of many consoles", "vspcd.ctl.tail", "run", _history("tail")),

@@ -13,38 +13,27 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
-from typing import Any, Optional
+from typing import Optional
 
-from vspcd.core.names import visible
-from vspcd.ctl.client import Client, socket_path
-from vspcd.ctl.escape import key_name, parse_key
+from vspcd.ctl.attaching import get_on, settled, state
+from vspcd.ctl.client import socket_path
+from vspcd.ctl.escape import escape_name, parse_key
 from vspcd.ctl.failure import USAGE, Failure
-from vspcd.ctl.people import described
-from vspcd.ctl.session import Session, Settings
-from vspcd.ctl.status import shown_name
+from vspcd.ctl.session import Session
 
 DEFAULT_ESCAPE = "^]"
+VARIABLE = "VSPCCTL_ESCAPE"
 STDIN = 0
 
 
 def run(arguments: Namespace) -> int:
     escape = _escape(arguments.escape)
-    mode = _mode(arguments)
     path = socket_path(arguments.socket, arguments.root)
-    request = {"type": "attach", "console": arguments.name, "replay": arguments.replay, "mode": mode}
-    request.update(fallback=arguments.or_read_only, reason=arguments.reason)
-    with Client(path) as client:
-        answer, worker = client.ask_for_descriptor(request)
-    settings = Settings(
-        name=shown_name(answer) if answer.get("name") else visible(str(answer.get("id"))),
-        id=str(answer.get("id")),
-        socket=path,
-        read_only=str(answer.get("mode") or mode) == "ro",
-        escape=escape,
-        linger=arguments.linger,
-    )
+    wishes = {"fallback": arguments.or_read_only, "reason": arguments.reason, "replay": arguments.replay}
+    answer, worker = get_on(path, arguments.name, mode=_mode(arguments), **wishes)
+    settings = settled(answer, path, escape, arguments.linger)
     with Session(worker, settings) as session:
-        session.notice(f"[vspcctl: on {settings.name}, {_state(answer, settings)}{_advice(escape)}]")
+        session.notice(f"[vspcctl: on {settings.name}, {state(answer, settings.read_only)}{_advice(escape)}]")
         return session.run()
 
 
@@ -56,23 +45,17 @@ def _mode(arguments: Namespace) -> str:
     return str(arguments.mode or "rw")
 
 
-def _escape(given: Optional[str]) -> Optional[int]:
+def _escape(given: Optional[str]) -> Optional[bytes]:
     """The escape key; a pipe has none unless it was asked for, since all of it is for the VM."""
     if given is None and not os.isatty(STDIN):
         return None
+    where = "--escape" if given is not None else VARIABLE
     try:
-        return parse_key(given or DEFAULT_ESCAPE)
+        return parse_key(given if given is not None else os.environ.get(VARIABLE) or DEFAULT_ESCAPE)
     except ValueError as error:
-        raise Failure(f"--escape: {error}", USAGE) from None
+        raise Failure(f"{where}: {error}", USAGE) from None
 
 
-def _state(answer: dict[str, Any], settings: Settings) -> str:
-    state, lock = visible(str(answer.get("state"))), described(answer.get("lock"))
-    if not settings.read_only:
-        return f"{state}, locked by you" if lock else state
-    return f"{state}, read-only" + (f": locked by {lock}" if lock else "")
-
-
-def _advice(escape: Optional[int]) -> str:
-    key = "" if escape is None else key_name(escape)
+def _advice(escape: Optional[bytes]) -> str:
+    key = "" if escape is None else escape_name(escape)
     return f"; {key} . leaves, {key} ? helps" if key else ""

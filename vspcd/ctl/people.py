@@ -43,12 +43,18 @@ def who(arguments: Namespace) -> int:
     if not clients:
         print("Nobody is on a console." if arguments.name is None else "Nobody is on it.")
         return OK
-    width, colours, now = table.terminal_width(1), table.colours_wanted(1), time.time()
-    ordered = sorted(clients, key=lambda one: (one.get("name") or "", one["console"], one["id"]))
-    layout = table.lay_out(COLUMNS, [_row(one, now) for one in ordered], width)
-    lines = [table.Line(layout.lines[0], "bold"), *(table.Line(row) for row in layout.lines[1:])]
+    width, colours = table.terminal_width(1), table.colours_wanted(1)
+    heading, *rows = listed(clients, width)
+    lines = [table.Line(heading, "bold"), *map(table.Line, rows)]
     sys.stdout.write("".join(table.rendered(line, width, colours) + "\n" for line in lines))
     return OK
+
+
+def listed(clients: list[Record], width: Optional[int]) -> list[str]:
+    """A heading, and a line for everybody."""
+    now = time.time()
+    ordered = sorted(clients, key=lambda one: (one.get("name") or "", one["console"], one["id"]))
+    return table.lay_out(COLUMNS, [_row(one, now) for one in ordered], width).lines
 
 
 def _row(one: Record, now: float) -> tuple[str, ...]:

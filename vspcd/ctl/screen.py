@@ -40,6 +40,9 @@ _OPEN_SEQUENCE = re.compile(
 )
 _HARMLESS = re.compile(rb"\x1b\[[0-9;]*m|\x1b\[\?[0-9;]+[hl]")
 
+_CLEARED = re.compile(rb"\x1b\[(?:1;1)?H(?:\x1b\[[23]?J)+")
+"""What empties the screen: the line behind it is a new one."""
+
 
 class Screen:
     """Follows the output of one session."""
@@ -56,7 +59,7 @@ class Screen:
             for number in numbers.split(b";"):
                 self._switch(number, (verb == b"h") != (number in _USUALLY_ON))
         self._dressed = self._dressed or _DRAWN.search(window) is not None
-        self._tail = (self._tail + data).rpartition(b"\n")[2][-TAIL_LIMIT:]
+        self._tail = _CLEARED.split((self._tail + data).rpartition(b"\n")[2])[-1][-TAIL_LIMIT:]
 
     @property
     def settled(self) -> bool:
@@ -65,16 +68,17 @@ class Screen:
 
     def notice(self, text: str) -> bytes:
         """What shows a notice on a line of its own, and the line that it has interrupted again below it."""
+        return self.interruption() + text.encode("utf-8", "replace") + b"\r\n" + self.again()
+
+    def interruption(self) -> bytes:
+        """What begins a line of our own."""
         cancel = b"" if self.settled else b"\x18"
-        start = b"\r\n" if self._tail else b"\r"
+        return cancel + (b"\r\n" if self._tail else b"\r")
+
+    def again(self) -> bytes:
+        """The line that was interrupted, as far as it can be shown again."""
         again = _HARMLESS.sub(b"", self._tail)
-        return (
-            cancel
-            + start
-            + text.encode("utf-8", "replace")
-            + b"\r\n"
-            + (again if b"\x1b" not in again else b"")
-        )
+        return again if b"\x1b" not in again else b""
 
     def last_notice(self, text: str) -> bytes:
         """What ends a session: the VM's modes taken back, then the notice, and a fresh line for the shell."""

@@ -1,8 +1,9 @@
 """One attached session: the loop between the user's side, the worker and the signals.
 
-Does: moves bytes both ways through bounded buffers, runs the escape menu, ends with an exit code.
-Owns: the connection to the worker, the signal handlers and the raw terminal between enter and exit.
-Never: blocks on anything but its one poll; lets a signal cut it short without the terminal being restored.
+Does: moves bytes both ways through bounded buffers, serves what goes along with the session, ends with an exit code.
+Owns: the link to the worker, the signal handlers and the raw terminal between enter and exit.
+Never: blocks on anything but its one poll, or, when the user asks the daemon something, for QUERY_DEADLINE; lets a
+signal cut it short without the terminal being restored.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import termios
 import time
 from collections.abc import Mapping
@@ -18,21 +18,24 @@ from types import FrameType
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.core.names import visible
-from vspcd.ctl import escape as menu
-from vspcd.ctl.display import Display
-from vspcd.ctl.escape import Action, EscapeKeys, key_name
+from vspcd.ctl.companion import Companion
+from vspcd.ctl.display import Display, Question
+from vspcd.ctl.escape import Action, Answer, EscapeKeys, escape_name
 from vspcd.ctl.failure import FAILED, NO_DAEMON, OK, SIGNALLED
-from vspcd.ctl.terminal import RawTerminal
+from vspcd.ctl.link import INPUT_LIMIT, Link
+from vspcd.ctl.menu import Menu
+from vspcd.ctl.terminal import RawTerminal, columns
 from vspcd.proto import attach
 from vspcd.proto.errors import PeerError
 
 READ_SIZE = 32768
-PACKET = 1 << 18  # more than the longest packet of frames
-INPUT_LIMIT = 1 << 20
-"""Bytes of input that wait for the worker. A pipe is then not read on; typing is dropped, with a notice."""
 QUERY_DEADLINE = 2.0
-HAND_OVER_DEADLINE = 2.0
-"""Seconds for what was typed before the end to reach the worker."""
+QUESTION_PATIENCE = 60.0
+"""Seconds without a key after which a question is given up: the console's output waits for its end."""
+HINT_AFTER = 0.5
+"""Seconds after the escape key alone until it is said what can follow it."""
+KEPT = 1 << 16
+"""Bytes of the output that are kept, to be shown again when the daemon cannot be asked for more."""
 
 DAEMON_ENDS = frozenset({b"vspcd is stopping", b"vspcd has ended"})
 """The reasons of a BYE that mean the daemon, not this session alone."""
@@ -46,8 +49,10 @@ class Settings(NamedTuple):
     id: str
     socket: str
     read_only: bool
-    escape: Optional[int]
+    escape: Optional[bytes]
     linger: float
+    client: int
+    """The session's number for the daemon."""
 
 
 class Session:
@@ -55,21 +60,25 @@ class Session:
 
     def __init__(self, worker: int, settings: Settings) -> None:
         """Takes ownership of the descriptor ``worker``."""
-        self._settings = settings
+        self.settings = settings
+        self.link = Link(worker)
+        self.companions: list[Companion] = []
+        self.read_only = settings.read_only
+        self.began = time.monotonic()
+        self.received = 0
+        self.latest = bytearray()
+        """The end of what the console has said."""
         self._keys = EscapeKeys(settings.escape)
+        self._menu = Menu(self)
         self._typing = os.isatty(0)
         self._terminal = RawTerminal(0)
         self._display = Display(self._typing)
-        self._worker = socket.socket(fileno=worker)
-        self._worker.setblocking(False)
         self._stdin: Optional[int] = 0
-        self._from_worker = bytearray()
-        self._position: Optional[int] = None  # the journal position up to which it was shown
-        self._to_worker = bytearray()
-        self._quiet_since = self._began = time.monotonic()
-        self._received = self._sent = 0
+        self._quiet_since = self._key_since = self.began
+        self._hint_due = False
+        self._then: Optional[Callable[[str], object]] = None
         self._warned = False
-        self.read_only = settings.read_only
+        self._mode_awaited: Optional[str] = None
         self._ended: Optional[int] = None
         self._wake, self._woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._handlers: dict[int, Any] = {}
@@ -86,7 +95,8 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         try:
-            self._hand_over()
+            self.link.hand_over()
+            self.dismiss(*self.companions)
             self._display.finish(self._wake)
         finally:
             self._let_go()
@@ -97,26 +107,91 @@ class Session:
             self._turn()
         return self._ended
 
-    def notice(self, text: str) -> None:
-        self._display.notice(text)
-
-    def _hand_over(self) -> None:
-        """Send what was typed before the end, as far as the worker takes it."""
-        poll = select.poll()
-        poll.register(self._worker.fileno(), select.POLLOUT)
-        deadline = time.monotonic() + HAND_OVER_DEADLINE
-        while self._to_worker and poll.poll(max(deadline - time.monotonic(), 0) * 1000):
-            self._write_worker()
-
     def _let_go(self) -> None:
         self._terminal.leave()
         signal.set_wakeup_fd(-1)
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._worker.close()
+        self.link.close()
         self._display.close()
         os.close(self._wake)
         os.close(self._woken)
+
+    # What the menu and the companions may do.
+
+    @property
+    def escape(self) -> str:
+        """The escape key as people write it."""
+        return "" if self.settings.escape is None else escape_name(self.settings.escape)
+
+    def notice(self, text: str) -> None:
+        self._display.notice(text)
+
+    def say(self, text: str) -> None:
+        """A notice of ours, in which nothing can be that a terminal might obey."""
+        told, width = f"[vspcctl: {visible(text)}]", columns(1)
+        if width is not None and len(told) > width:
+            import textwrap
+
+            # The terminal itself breaks what is too long for a line, so that it can be copied as a whole.
+            lines = textwrap.wrap(told, width, break_long_words=False, break_on_hyphens=False)
+            told = "\r\n".join(lines)
+        self.notice(told)
+
+    def ask(self, question: Question, then: Callable[[str], object]) -> None:
+        """Ask the user; ``then`` is called with the answer, and not at all when he cancels."""
+        self._keys.ask()
+        self._key_since = time.monotonic()
+        self._then = then
+        self._display.ask(question)
+
+    def type(self, data: bytes) -> bool:
+        """Send this to the VM, if this session may; whether it was."""
+        if self.read_only:
+            self._warn("read-only: what you type is not sent")
+        elif self._typing and not self.link.has_room(len(data)):
+            self._warn("the VM does not take what you type; some of it is dropped")
+        else:
+            self.link.type(data)
+            return True
+        return False
+
+    def say_when_changed(self, text: str) -> None:
+        """Say this as soon as the worker obeys: what is typed from then on counts."""
+        self._mode_awaited = text
+
+    def end(self, exit_code: int, notice: Optional[str] = None) -> None:
+        if self._ended is None:
+            self._ended = exit_code
+            if notice is not None:
+                self._display.last_notice(f"[vspcctl: {notice}]")
+
+    def dismiss(self, *companions: Companion) -> None:
+        """These go along no longer."""
+        for companion in companions:
+            companion.end()
+            if companion in self.companions:
+                self.companions.remove(companion)
+
+    def change(self, worker: int, settings: Settings) -> None:
+        """Go on with another console. Takes ownership of the descriptor."""
+        self.dismiss(*self.companions)
+        self.link.hand_over()
+        self.link.close()
+        self.link, self.settings, self.read_only = Link(worker), settings, settings.read_only
+        self.latest.clear()
+        self.received, self.began, self._warned = 0, time.monotonic(), False
+        self._display.start_over()
+
+    def suspend(self) -> None:
+        self._terminal.leave()
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(0, signal.SIGTSTP)
+        signal.signal(signal.SIGTSTP, _ignore)
+        self._go_on()
+        if self._keys.line is None:
+            self.say(f"back on {self.settings.name}")
+        self._show_line()
 
     # The loop
 
@@ -127,13 +202,16 @@ class Session:
         ready = dict(poll.poll(self._patience()))
         reactions: tuple[tuple[Optional[int], Callable[[int], None]], ...] = (
             (self._wake, self._take_signals),
-            (self._worker.fileno(), self._serve_worker),
+            (self.link.fileno(), self._serve_worker),
             (self._stdin, self._read_stdin),
             (self._display.fd, self._serve_display),
         )
         for source, react in reactions:
             if source in ready and self._ended is None:
                 react(ready[source])
+        for companion in tuple(self.companions):
+            companion.serve(ready)
+        self._keep_time()
         self._display.place_notices()
         self._leave_when_quiet()
 
@@ -141,107 +219,101 @@ class Session:
         worker = 0 if self._display.full else select.POLLIN
         wanted = {
             self._wake: select.POLLIN,
-            self._worker.fileno(): worker | (select.POLLOUT if self._to_worker else 0),
+            self.link.fileno(): worker | (select.POLLOUT if self.link.waiting else 0),
             self._display.fd: 0 if self._display.empty else select.POLLOUT,
         }
-        if self._stdin is not None and (self._typing or len(self._to_worker) < INPUT_LIMIT):
+        if self._stdin is not None and (self._typing or self.link.waiting < INPUT_LIMIT):
             wanted[self._stdin] = select.POLLIN
+        for companion in self.companions:
+            wanted.update(companion.interests())
         return wanted
 
     def _patience(self) -> Optional[float]:
         """Milliseconds until something is due; None for ever, when only somebody's act can come next."""
-        due = self._display.overdue()
+        now = time.monotonic()
+        due = min([self._display.overdue(), *(companion.due() for companion in self.companions)])
         if self._stdin is None:
-            due = min(due, self._quiet_since + self._settings.linger - time.monotonic())
+            due = min(due, self._quiet_since + self.settings.linger - now)
+        if self._then is not None:
+            due = min(due, self._key_since + QUESTION_PATIENCE - now)
+        if self._hint_due:
+            due = min(due, self._key_since + HINT_AFTER - now)
         return None if due == float("inf") else max(due, 0) * 1000 + 1
 
-    def _leave_when_quiet(self) -> None:
-        quiet = time.monotonic() - self._quiet_since >= self._settings.linger
-        if self._stdin is None and quiet and not self._to_worker and self._display.empty:
-            self._end(OK)
+    def _keep_time(self) -> None:
+        """Help who hesitates, and go on without an answer that does not come."""
+        waited = time.monotonic() - self._key_since
+        if self._hint_due and waited >= HINT_AFTER:
+            self._hint_due = False
+            self._menu.hint()
+        if self._then is not None and waited >= QUESTION_PATIENCE:
+            self._keys.give_up()
+            self._answered(Answer(None))
+            self.say(f"no answer within {QUESTION_PATIENCE:g} s; nothing was done")
 
-    def _end(self, exit_code: int, notice: Optional[str] = None) -> None:
-        if self._ended is None:
-            self._ended = exit_code
-            if notice is not None:
-                self._display.last_notice(f"[vspcctl: {notice}]")
+    def _leave_when_quiet(self) -> None:
+        quiet = time.monotonic() - self._quiet_since >= self.settings.linger
+        idle = not self.link.waiting and self._display.empty and not any(c.busy for c in self.companions)
+        if self._stdin is None and quiet and idle:
+            self.end(OK)
 
     # The worker
 
     def _serve_worker(self, events: int) -> None:
-        if events & select.POLLOUT:
-            self._write_worker()
+        if events & select.POLLOUT and self.link.write():
+            self._quiet_since = time.monotonic()
         if events & ~select.POLLOUT:
             self._read_worker()
 
-    def _write_worker(self) -> None:
-        try:
-            # A frame is a packet: it arrives whole or not at all, whatever becomes of the console's process.
-            _, end = attach.frames(self._to_worker[:PACKET])[0]
-            sent = self._worker.send(self._to_worker[:end], socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._to_worker.clear()  # What it has said before its end is still to be read.
-            return
-        del self._to_worker[:sent]
-        self._quiet_since = time.monotonic()
-
     def _read_worker(self) -> None:
         try:
-            data = self._worker.recv(PACKET)
-        except BlockingIOError:
+            frames = self.link.read()
+        except PeerError as error:
+            self.end(FAILED, f"lost {self.settings.name}: the daemon was not understood: {error}")
             return
-        except OSError:
-            data = b""
-        if data:
-            self._quiet_since = time.monotonic()
-            self._from_worker += data
-            self._take_frames()
-        else:
+        if frames is None:
             self._lost()
+            return
+        self._quiet_since = time.monotonic()
+        for frame in frames:
+            self._take_frame(frame)
 
     def _lost(self) -> None:
         """The worker has gone without a word. Whether the daemon has as well, it can tell best."""
         from vspcd.ctl.info import daemon_lives
 
-        if daemon_lives(self._settings.socket, self._settings.id, QUERY_DEADLINE):
+        if daemon_lives(self.settings.socket, self.settings.id, QUERY_DEADLINE):
             why = "its process has ended; the same command gets back on it"
-            self._end(FAILED, f"lost {self._settings.name}: {why}")
+            self.end(FAILED, f"lost {self.settings.name}: {why}")
         else:
-            self._end(NO_DAEMON, f"lost {self._settings.name}: the daemon has ended")
-
-    def _take_frames(self) -> None:
-        try:
-            found = attach.frames(self._from_worker)
-        except PeerError as error:
-            self._end(FAILED, f"lost {self._settings.name}: the daemon was not understood: {error}")
-            return
-        for frame, _ in found:
-            self._take_frame(frame)
-        if found:
-            del self._from_worker[: found[-1][1]]
+            self.end(NO_DAEMON, f"lost {self.settings.name}: the daemon has ended")
 
     def _take_frame(self, frame: attach.Frame) -> None:
         if frame.type == attach.DATA:
-            self._show(frame)
+            self._show(self.link.new(frame))
             return
         if frame.type == attach.MODE:
-            self.read_only, self._warned = frame.payload != b"rw", False
+            self._change_mode(frame.payload != b"rw")
             return
         text = visible(frame.payload.decode("utf-8", "replace"))
         if frame.type == attach.BYE:
             code = NO_DAEMON if frame.payload in DAEMON_ENDS else FAILED
-            self._end(code, f"the daemon has ended the session: {text}")
+            self.end(code, f"the daemon has ended the session: {text}")
         elif frame.type in TEXTS:
             self.notice(TEXTS[frame.type].format(text))
 
-    def _show(self, frame: attach.Frame) -> None:
-        """Show what is new: a process that went on for a dead one may repeat its last frame."""
-        known = 0 if self._position is None else max(0, self._position - frame.offset)
-        self._position = max(self._position or 0, frame.offset + len(frame.payload))
-        self._received += len(frame.payload[known:])
-        self._display.show(frame.payload[known:])
+    def _change_mode(self, read_only: bool) -> None:
+        if self._mode_awaited is not None and read_only != self.read_only:
+            self.say(self._mode_awaited)
+        self.read_only, self._warned, self._mode_awaited = read_only, False, None
+
+    def _show(self, data: bytes) -> None:
+        self.received += len(data)
+        self.latest += data
+        del self.latest[:-KEPT]
+        self._display.show(data)
+        for companion in tuple(self.companions):
+            companion.heard(data)
 
     # The user's side
 
@@ -250,7 +322,7 @@ class Session:
             self._display.write(events)
         except OSError:
             if self._display.is_terminal:
-                self._end(SIGNALLED + signal.SIGHUP)
+                self.end(SIGNALLED + signal.SIGHUP)
             else:
                 raise
 
@@ -264,92 +336,58 @@ class Session:
         if data:
             self._take_input(data)
         elif self._typing:
-            self._end(SIGNALLED + signal.SIGHUP)
+            self.end(SIGNALLED + signal.SIGHUP)
         else:
             self._stdin = None
             self._quiet_since = time.monotonic()
+            if self._then is not None:
+                self._keys.give_up()
+                self._answered(Answer(None))
 
     def _take_input(self, data: bytes) -> None:
+        self._key_since = time.monotonic()
         for piece in self._keys.receive(data):
+            if self._ended is not None:
+                return
             if isinstance(piece, Action):
-                ACTIONS[piece.name](self, piece)
-            else:
-                self._type(piece)
-        if self._keys.pending and self._ended is None:
-            self.notice("[vspcctl: . detach  b break  s info  z suspend  ? help  Enter back]")
+                self._menu.act(piece)
+            elif isinstance(piece, Answer):
+                self._answered(piece)
+            elif not any(companion.typed(piece) for companion in tuple(self.companions)):
+                self.type(piece)
+        self._hint_due = self._keys.pending
+        self._show_line()
 
-    def _type(self, data: bytes) -> None:
-        if self.read_only:
-            self._warn("read-only: what you type is not sent")
-        elif self._typing and len(self._to_worker) + len(data) > INPUT_LIMIT:
-            self._warn("the VM does not take what you type; some of it is dropped")
-        else:
-            self._to_worker += attach.frame(attach.INPUT, data, self._sent)
-            self._sent += len(data)
+    def _show_line(self) -> None:
+        if self._keys.line is not None:
+            self._display.typed(self._keys.line)
+
+    def _answered(self, answer: Answer) -> None:
+        then, self._then = self._then, None
+        self._display.answered()
+        if answer.text is not None and then is not None:
+            then(answer.text)
 
     def _warn(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            self.notice(f"[vspcctl: {text}]")
+            self.say(text)
 
-    # The escape menu
-
-    @property
-    def _key(self) -> str:
-        return "" if self._settings.escape is None else key_name(self._settings.escape)
-
-    def _detach(self, _: Action) -> None:
-        self._end(OK, f"detached from {self._settings.name}")
-
-    def _help(self, _: Action) -> None:
-        lines = [*menu.EXPLAINED, (self._key, f"send {self._key} to the VM")]
-        self.notice("\r\n".join(f"  {self._key} {keys:<6} {text}" for keys, text in lines))
-
-    def _break(self, _: Action) -> None:
-        if self.read_only:
-            self.notice("[vspcctl: read-only: no break was sent]")
-            return
-        self._to_worker += attach.frame(attach.BREAK)
-        self.notice("[vspcctl: break sent]")
-
-    def _info(self, _: Action) -> None:
-        from vspcd.ctl.info import describe
-
-        lines = describe(self._settings.socket, self._settings.id, QUERY_DEADLINE)
-        mode = "read-only" if self.read_only else "read-write"
-        lasted = int(time.monotonic() - self._began)
-        lines.append(f"you: {mode} for {lasted} s, {self._received} bytes received, {self._sent} sent")
-        self.notice("\r\n".join(f"  {line}" for line in lines))
-
-    def _suspend(self, _: Optional[Action] = None) -> None:
-        self._terminal.leave()
-        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
-        os.kill(0, signal.SIGTSTP)
-        signal.signal(signal.SIGTSTP, _ignore)
-        self._go_on()
-        self.notice(f"[vspcctl: back on {self._settings.name}]")
+    # Signals
 
     def _go_on(self) -> None:
         """Take the terminal again after a stop, if it is still there."""
         try:
             self._terminal.enter()
         except termios.error:
-            self._end(SIGNALLED + signal.SIGHUP)
-
-    def _cancel(self, _: Action) -> None:
-        self.notice(f"[vspcctl: back on {self._settings.name}]")
-
-    def _unknown(self, action: Action) -> None:
-        self.notice(f"[vspcctl: {key_name(action.key)} is no command; {self._key} ? lists them]")
-
-    # Signals
+            self.end(SIGNALLED + signal.SIGHUP)
 
     def _take_signals(self, _: int) -> None:
         for number in os.read(self._wake, 64):
             if number in ENDING:
-                self._end(SIGNALLED + number)
+                self.end(SIGNALLED + number)
             elif number == signal.SIGTSTP:
-                self._suspend()
+                self.suspend()
             elif number == signal.SIGCONT and self._ended is None:
                 self._go_on()
 
@@ -361,14 +399,4 @@ def _ignore(_: int, __: Optional[FrameType]) -> None:
 TEXTS: Mapping[int, str] = {
     attach.NOTICE: "[vspcd: {}]",
     attach.SKIPPED: "[vspcd: {} bytes skipped]",
-}
-
-ACTIONS: Mapping[str, Callable[[Session, Action], None]] = {
-    menu.DETACH: Session._detach,
-    menu.HELP: Session._help,
-    menu.BREAK: Session._break,
-    menu.INFO: Session._info,
-    menu.SUSPEND: Session._suspend,
-    menu.CANCEL: Session._cancel,
-    menu.UNKNOWN: Session._unknown,
 }

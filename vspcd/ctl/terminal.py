@@ -59,6 +59,15 @@ def _raw(saved: list[Any]) -> list[Any]:
     return [iflag & ~_RAW_INPUT, oflag & ~termios.OPOST, cflag, lflag & ~_RAW_LOCAL, ispeed, ospeed, cc]
 
 
+def columns(fd: int) -> Optional[int]:
+    """The width that the terminal at ``fd`` has now; None when it is none. It may change during a session, unlike
+    $COLUMNS."""
+    try:
+        return os.get_terminal_size(fd).columns or 80
+    except OSError:
+        return None
+
+
 def own_output(fd: int) -> tuple[int, bool]:
     """A non-blocking descriptor for the terminal or pipe at ``fd``, and whether it is a new one of our own.
 
