@@ -11,6 +11,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Optional
@@ -31,8 +32,20 @@ TLS_FILES = ("certificate", "key", "client_ca")
 LATER = ("workers.tls_helper",)
 """What children import when they begin."""
 
+MARGIN = 2
 EXIT_CONFIG = 2
 EXIT_CANNOT_START = 1
+
+
+def width() -> int:
+    """Columns of a help text. Asking argparse for them would bring compression libraries into each worker."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isdigit() and int(told):
+        return int(told) - MARGIN
+    try:
+        return os.get_terminal_size().columns - MARGIN
+    except OSError:
+        return 80 - MARGIN
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
         prog="vspcd",
         description="A virtual serial port concentrator: VMs dial in, people and programs share their consoles.",
         epilog="Exit status: 0 ended as asked, 1 could not start or had to end, 2 wrong options or configuration.",
+        formatter_class=partial(argparse.HelpFormatter, width=width()),
     )
     made.add_argument(
         "--config",

@@ -12,7 +12,6 @@ was refused is found out at once or never.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import re
@@ -65,7 +64,10 @@ class DiskSync:
     def __init__(self, directory: int, path: str, arena: int, pages: Iterable[int]) -> None:
         self._folder = Folder(directory, path)
         self._arena = None if arena < 0 else Arena(arena)
+        import ctypes  # only here: each worker would have its libraries mapped
+
         self._libc = ctypes.CDLL(None, use_errno=True)
+        self._errno = ctypes.get_errno
         self._cared_for: dict[Log, Care] = {}
         self._doubtful: set[int] = set()  # pages of consoles that are to hear when the disk works again
         for number in pages:
@@ -129,7 +131,7 @@ class DiskSync:
 
     def _syncfs(self) -> int:
         """0, or the number of an error that has come to light."""
-        return ctypes.get_errno() if self._libc.syncfs(self._folder.fd) else 0
+        return self._errno() if self._libc.syncfs(self._folder.fd) else 0
 
     def _all_is_well(self) -> list[Message]:
         """The disk works, again or still: consoles that were in doubt can note that in their logs."""

@@ -29,7 +29,7 @@ class Disk:
         self.failing = False
         self.syncs = 0
         self.before: Callable[[], None] = lambda: None
-        monkeypatch.setattr("workers.disksync.ctypes.CDLL", lambda *_args, **_words: self)
+        monkeypatch.setattr("ctypes.CDLL", lambda *_args, **_words: self)
         monkeypatch.setattr(os, "fdatasync", self.fdatasync)
 
     def syncfs(self, _fd: int) -> int:

@@ -126,7 +126,7 @@ def test_at_its_end_it_syncs_what_it_was_told_of_and_nothing_else(
     reader, writer = os.pipe2(os.O_NONBLOCK)
     directory = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
     libc = Libc()
-    monkeypatch.setattr("workers.disksync.ctypes.CDLL", lambda *_args, **_words: libc)
+    monkeypatch.setattr("ctypes.CDLL", lambda *_args, **_words: libc)
     keeper = Keeper(KeeperStart(Channel(theirs), reader, directory, MemoryBackend))
     for _ in range(words):
         os.write(writer, WORD.pack(0, 1))

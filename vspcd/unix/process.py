@@ -18,15 +18,19 @@ import resource
 import signal
 import sys
 import traceback
-from _signal import SIG_DFL, SIG_IGN  # type: ignore[import-not-found]
+from _signal import SIG_DFL, SIG_IGN, set_wakeup_fd  # type: ignore[import-not-found]
 from _signal import signal as set_handler
 from collections.abc import Mapping, Sequence
+from gc import disable as disable_collector
+from os import _exit, closerange
+from resource import RLIMIT_DATA, setrlimit
 from types import MappingProxyType
 from typing import Callable, NamedTuple, NoReturn, Optional
 
-import setproctitle
+from vspcd.unix.title import set_title
 
 KEPT = (0, 1, 2)
+Ranges = list[tuple[int, int]]
 TO_DEFAULT = (int(signal.SIGTERM), int(signal.SIGCHLD))
 TO_IGNORE = (int(signal.SIGINT), int(signal.SIGHUP), int(signal.SIGPIPE))
 """A Ctrl-C or a SIGHUP on the terminal is for the master, which tells its children."""
@@ -60,9 +64,10 @@ def fork(main: Callable[[], None], keep: set[int], memory: Optional[int] = None)
     OSError when the system has no room for a process.
     """
     limit = None if memory is None else _data_limit(memory)
+    others = _all_but(keep)
     pid = os.fork()
     if not pid:
-        _live(main, keep, limit)
+        _live(main, others, limit)
     return pid
 
 
@@ -74,25 +79,29 @@ def fork_all(children: Sequence[Child], memory: Optional[int] = None) -> tuple[l
     pids: list[int] = []
     try:
         limit = None if memory is None else _data_limit(memory)
-        for child in children:
+        for main, others in [(main, _all_but(keep)) for main, keep in children]:
             pid = os.fork()
             if not pid:
-                _live(child.main, child.keep, limit)
+                _live(main, others, limit)
             pids.append(pid)
     except OSError as error:
         return pids, error
     return pids, None
 
 
-def _live(main: Callable[[], None], keep: set[int], limit: Optional[tuple[int, int]]) -> NoReturn:
-    """The whole life of a child."""
+def _live(main: Callable[[], None], others: Ranges, limit: Optional[tuple[int, int]]) -> NoReturn:
+    """The whole life of a child.
+
+    What it calls first it knows by name: code that was never rehearsed writes to whatever it looks an attribute up in.
+    """
     status = CRASHED
     try:
-        gc.disable()
+        disable_collector()
         _default_signals()
-        _close_all_but(keep.union(KEPT))
+        for low, high in others:
+            closerange(low, high)
         if limit is not None:
-            resource.setrlimit(resource.RLIMIT_DATA, limit)
+            setrlimit(RLIMIT_DATA, limit)
         main()
         status = 0
     except SystemExit as leaving:
@@ -103,25 +112,28 @@ def _live(main: Callable[[], None], keep: set[int], limit: Optional[tuple[int, i
         sys.stderr.write(traceback.format_exc())
         sys.stderr.flush()
     finally:
-        os._exit(status)
+        _exit(status)
 
 
 def _default_signals() -> None:
     # signal.signal would make Enums of its arguments, which is a good part of a child's first millisecond.
-    signal.set_wakeup_fd(-1)
+    set_wakeup_fd(-1)
     for number in TO_DEFAULT:
         set_handler(number, SIG_DFL)
     for number in TO_IGNORE:
         set_handler(number, SIG_IGN)
 
 
-def _close_all_but(keep: set[int]) -> None:
+def _all_but(keep: set[int]) -> Ranges:
+    """The descriptors that a child closes. The parent finds out: it has done so before, which costs a child more."""
     low = 0
-    for fd in sorted(keep):
+    others: Ranges = []
+    for fd in sorted(keep.union(KEPT)):
         if low < fd:  # an empty range from 0 would be taken for all descriptors
-            os.closerange(low, fd)
+            others.append((low, fd))
         low = fd + 1
-    os.closerange(low, _highest_descriptor())
+    others.append((low, _highest_descriptor()))
+    return others
 
 
 def _data_limit(room: int) -> tuple[int, int]:
@@ -169,7 +181,7 @@ def describe(status: int) -> str:
 
 def name(title: str) -> None:
     """What ``ps`` shows for this process."""
-    setproctitle.setproctitle(title)
+    set_title(title)
 
 
 def kill(pid: int, number: int = signal.SIGKILL, pidfd: Optional[int] = None) -> None:
