@@ -15,10 +15,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from vspcd.proto import jsontext
 from vspcd.proto.errors import LocalError, PeerError
 
 PACKET_LIMIT = 65536
-_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
+_DECODER = json.JSONDecoder()
 ROOM = 60000  # what a list may take of a packet; the rest is for the fields beside it
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
@@ -259,13 +260,13 @@ def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
 
 
 def _json(value: Any) -> bytes:
-    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
+    return jsontext.text(value).encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes) -> Message:
     """The JSON object of a packet. Raises PeerError on anything else."""
     try:
-        message = json.loads(data.decode("utf-8", "surrogatepass"))
+        message = _DECODER.decode(data.decode("utf-8", "surrogatepass"))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"a control packet that is not JSON: {error}") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):

@@ -210,6 +210,8 @@ def _parse_service(uri: str, services: tuple[str, ...]) -> Union[ProxyRequest, P
     service, _, query = uri.partition("?")
     if service not in services:
         return ProxyRefused(uri, "no such service; we are " + " or ".join(services))
+    if not query:
+        return ProxyRequest(DIRECTION_SERVER, uri, None)
     labels = [value for key, value in parse_qsl(query, keep_blank_values=True) if key == "port"]
     if not labels:
         return ProxyRequest(DIRECTION_SERVER, uri, None)

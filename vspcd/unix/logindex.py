@@ -9,12 +9,12 @@ only a base is owed until it is written, since what follows would be misread wit
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from typing import Callable, NamedTuple, Optional
 
 from vspcd.core.indexfile import Entry, parse_line
+from vspcd.proto.jsontext import ascii_text
 from vspcd.unix.logfolder import Folder
 
 BLOCK = 65536
@@ -84,7 +84,7 @@ class IndexFile:
 
     def event(self, position: int, word: str, facts: dict[str, object]) -> None:
         """Something happened here."""
-        text = f" {json.dumps(facts, separators=(',', ':'))}" if facts else ""
+        text = f" {ascii_text(facts)}" if facts else ""
         self._write(_line(position, word + text))
 
     def _write(self, line: str) -> None:
