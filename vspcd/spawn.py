@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.config_schema import Config
@@ -21,8 +22,9 @@ from vspcd.table import LegRecord, Worker
 from vspcd.unix import process, roster, spool
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.page import Arena, Page
-from workers import hooks, keeper, tls, vmware
+from workers import hooks, keeper, tls
 from workers.shell import Start
+from workers.vmware import VmwareWorker
 
 F_SETPIPE_SZ = 1031  # linux/fcntl.h; Python 3.10 has a name for it
 
@@ -57,6 +59,8 @@ class Nursery:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._log_path = "" if config.log.dir is None else str(config.log.dir)
+        self._worker = VmwareWorker()  # what each child begins with, never begun here
+        self._settings: tuple[Optional[Config], dict[str, Any]] = (None, {})
         self._sync_reader, self._sync_writer = word_pipe() if inherited is None else inherited.sync
 
     def worker(
@@ -104,7 +108,7 @@ class Nursery:
             page=page,
             log_directory=self._log_directory,
             sync=self._sync_writer,
-            settings=settings(config),
+            settings=self._settings_of(config),
             roster=self.roster,
             run=self._run,
             leg=-1 if leg is None else leg.parked.fileno(),
@@ -115,7 +119,14 @@ class Nursery:
             poisoned=leg is not None and leg.poisoned,
             session=None if leg is None else leg.session,
         )
-        return Birth(process.Child(lambda: vmware.main(start), start.descriptors()), ours, theirs, page)
+        return Birth(
+            process.Child(partial(self._worker.live, start), start.descriptors()), ours, theirs, page
+        )
+
+    def _settings_of(self, config: Config) -> dict[str, Any]:
+        if self._settings[0] is not config:
+            self._settings = (config, settings(config))
+        return self._settings[1]
 
     def _stillborn(self, birth: Birth, fresh: bool) -> None:
         birth.ours.close()

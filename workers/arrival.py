@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Optional
 
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
-from vspcd.proto.vmware import Session
 from vspcd.unix.failpoint import reached
 from workers.connection import Connection
 from workers.leg import Leg, LegGone, shut_down
 from workers.negotiation import Negotiation
-from workers.preamble import Preamble
+from workers.preamble import Preamble, needed
 from workers.quarantine import KILLS, places, put_aside
 from workers.resumption import restarted, resume
 from workers.shell import Start, socket_of
@@ -53,22 +52,25 @@ class Arrival:
 
     def _await_telnet(self, leg: Leg, balancer: bool, begun: bool) -> None:
         self.leg = leg
-        preamble = Preamble(
+        if begun or not needed(self._worker.shell.settings, balancer):
+            self._begin_telnet(leg)
+        else:
+            self._await_preamble(leg, balancer)
+
+    def _await_preamble(self, leg: Leg, balancer: bool) -> None:
+        self.preamble = Preamble(
             self._worker.shell,
             leg,
             balancer,
             lambda: self._begin_telnet(leg),
             lambda reason: self._fail(leg, reason),
         )
-        if preamble.needed and not begun:
-            self.preamble = preamble
-            preamble.begin()
-        else:
-            self._begin_telnet(leg)
+        self.preamble.begin()
 
     def _begin_telnet(self, leg: Leg) -> None:
         worker = self._worker
-        connection = Connection(leg, Session(worker.services), worker.room_for_reading, worker)
+        worker.session.services = worker.services
+        connection = Connection(leg, worker.session, worker.room_for_reading, worker)
         self._negotiate(connection).begin()
 
     def _negotiate(self, connection: Connection, early: bytes = b"") -> Negotiation:

@@ -21,7 +21,8 @@ JITTER = 0.3
 class Orphan:
     """``lasts()``: whether the child has something to live for; ``end()`` is called when it has not.
 
-    ``adopted(channel)`` is called with a connection to the new master, which may still turn the child away.
+    ``run`` is the run directory's path. ``adopted(channel)`` is called with a connection to the new master, which may
+    still turn the child away.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Orphan:
         adopted: Callable[[socket.socket], None],
     ) -> None:
         self._loop = loop
-        self._run = run
+        self.run = run
         self._lasts = lasts
         self._end = end
         self._adopted = adopted
@@ -57,7 +58,7 @@ class Orphan:
             return
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
         try:
-            connect(sock, self._run)
+            connect(sock, self.run)
         except OSError:
             sock.close()
             self.wait()

@@ -8,7 +8,7 @@ Never: consumes a byte that belongs to telnet or TLS; waits for ever.
 
 from __future__ import annotations
 
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 from vspcd.proto import proxyproto
 from vspcd.proto.errors import PeerError
@@ -20,6 +20,12 @@ from workers.shell import Shell
 PEEK = 4352  # a little more than the longest header that is accepted
 HANDSHAKE = 0x16  # TLS: the content type of the first record
 SPEAK_FIRST_AFTER = 1.0
+
+
+def needed(settings: dict[str, Any], balancer: bool) -> bool:
+    """Whether anything but telnet can come first."""
+    tls = settings["tls"]
+    return balancer or tls["mode"] == "required" or tls["usable"]
 
 
 class Preamble:
@@ -40,11 +46,6 @@ class Preamble:
         self._tls = shell.settings["tls"]
         self._timers: list[Timer] = []
         self.over = False
-
-    @property
-    def needed(self) -> bool:
-        """Whether anything but telnet can come first."""
-        return self._balancer or self._tls["mode"] == "required" or self._tls["usable"]
 
     def begin(self) -> None:
         """Wait for the first bytes."""

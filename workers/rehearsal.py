@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vspcd.proto import control
@@ -18,6 +20,7 @@ from vspcd.proto.telnet import AUTHENTICATION, BINARY, COM_PORT, DO, ECHO, SGA, 
 from vspcd.proto.vmware_codes import DO_PROXY, VM_NAME, VM_VC_UUID, frame, known_codes, uuid_payload
 from vspcd.unix import failpoint
 from vspcd.unix.channel import Channel, pair
+from vspcd.unix.logline import Log
 from vspcd.unix.page import Arena, Page
 from workers.shell import Start
 from workers.vmware import VmwareWorker
@@ -51,32 +54,59 @@ def rehearse(settings: dict[str, Any], folder: str) -> list[Page]:
     number = arena.take()
     try:
         for _ in range(ROUNDS):
-            play(quiet(settings, folder), os.dup(arena.fd), number, pages)
-        os.rmdir(folder)
+            with stage(folder):
+                play(settings_here(settings, folder), folder, os.dup(arena.fd), number, pages)
     except OSError:
         pass  # there is no loopback interface, or no room: the workers will begin a little slower
     os.close(arena.fd)
     return pages
 
 
-def quiet(settings: dict[str, Any], folder: str) -> dict[str, Any]:
-    """Settings without a log and with nothing before telnet."""
-    log = {**settings["log"], "enabled": False, "spool_dir": folder}
-    return {**settings, "log_level": "error", "log": log, "tls": {"mode": "off", "usable": False}}
+def settings_here(settings: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Settings with all files in this folder and with nothing before telnet."""
+    log = {**settings["log"], "dir": folder, "spool_dir": folder}
+    return {**settings, "log": log, "tls": {"mode": "off", "usable": False}}
 
 
-def play(settings: dict[str, Any], arena: int, page: int, pages: list[Page]) -> list[str]:
+@contextmanager
+def stage(folder: str) -> Iterator[None]:
+    """The folder is there, and empty. Raises OSError."""
+    if os.path.isdir(folder):
+        remove(folder)  # one who was killed has left it
+    os.mkdir(folder, 0o700)
+    try:
+        yield
+    finally:
+        remove(folder)
+
+
+def remove(folder: str) -> None:
+    """Remove it with all that is in it. Raises OSError."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                remove(entry.path)
+            else:
+                os.unlink(entry.path)
+    os.rmdir(folder)
+
+
+def play(settings: dict[str, Any], folder: str, arena: int, page: int, pages: list[Page]) -> list[str]:
     """One VM, from its first byte until it is connected and named: the words that the worker told its master.
 
     The worker's page is added to ``pages``.
     """
+    logs = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) if settings["log"]["enabled"] else -1
+    silence = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     ours, theirs = pair()
     near, far = tcp_pair()
     number = len(pages) + 1  # the page still tells of the connection before
     start = Start(
-        theirs, arena, page, -1, -1, settings, leg=near.detach(), leg_number=number, peer="127.0.0.1:1"
+        theirs, arena, page, logs, -1, settings, leg=near.detach(), leg_number=number, peer="127.0.0.1:1"
     )
-    worker = VmwareWorker(start)
+    worker = VmwareWorker()
+    worker.shell.log = Log(fd=silence)
+    worker.begin(start)
     pages.append(worker.shell.page)
     for words in script(settings["services"][0]):
         far.send(words)
@@ -92,6 +122,8 @@ def play(settings: dict[str, Any], arena: int, page: int, pages: list[Page]) -> 
     said = [message["type"] for message, _ in Channel(ours).packets()]
     for end in (ours, theirs, far):
         end.close()
+    for fd in {logs, silence} - {-1}:
+        os.close(fd)
     return said
 
 

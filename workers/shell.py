@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Protocol
 
 from vspcd.core.names import visible
 from vspcd.proto import control
@@ -29,7 +30,8 @@ from workers.disksync import WORD
 from workers.orphan import Orphan
 
 
-class Start(NamedTuple):
+@dataclass
+class Start:
     """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data; ``run`` is the run
     directory's path. ``session``: what a dead worker told of the connection; ``poisoned``: it is to be put aside.
     """
@@ -73,28 +75,26 @@ class Lasting(Protocol):
 
 
 class Shell:
-    """The surroundings of one worker."""
+    """The surroundings of one worker. It is made before the fork, and owns nothing until ``begin``."""
 
-    def __init__(self, start: Start) -> None:
-        self.settings = start.settings
-        self.loop = Loop()
-        self.log = Log(start.settings["log_level"])
-        self.page: Page = map_page(start.arena, start.page)
-        os.close(start.arena)
-        self._page_number = start.page
-        self.log_directory = start.log_directory
-        self._sync = start.sync
-        self._channel = Channel(start.channel)
+    settings: dict[str, Any]
+    page: Page
+    log_directory: int
+    _page_number: int
+    _sync: int
+    _channel: Channel
+
+    def __init__(self) -> None:
+        self.loop = Loop(opened=False)
+        self.log = Log()
         self._answers: dict[str, Answer] = {}
         self._orphaned: Callable[[], None] = self.loop.stop
         self._survivor: Optional[Lasting] = None
         self._muted = False  # without a master, or before it has been told who we are
-        self._run = start.run
-        self._orphan = Orphan(self.loop, start.run, self._lasts, self._end, self._knocked)
-        if start.roster >= 0:
-            roster.enter(start.roster)
+        self._title = ""
+        self._orphan = Orphan(self.loop, "", self._lasts, self._end, self._knocked)
 
-    def serve(
+    def answer(
         self, answers: dict[str, Answer], orphaned: Callable[[], None], survivor: Optional[Lasting] = None
     ) -> None:
         """Answer the master's messages from this table. When the master is gone, ``survivor`` waits for another one;
@@ -104,6 +104,21 @@ class Shell:
         self._answers = {**answers, **ours}
         self._orphaned = orphaned
         self._survivor = survivor
+
+    def begin(self, start: Start) -> None:
+        """Take over what the fork handed on."""
+        self.settings = start.settings
+        self.log.level = start.settings["log_level"]
+        self.loop.open()
+        self.page = map_page(start.arena, start.page)
+        os.close(start.arena)
+        self._page_number = start.page
+        self.log_directory = start.log_directory
+        self._sync = start.sync
+        self._orphan.run = start.run
+        if start.roster >= 0:
+            roster.enter(start.roster)
+        self._channel = Channel(start.channel)
         self._channel.serve(self.loop, self._received, self._master_gone)
 
     def _received(self, message: Message, fds: list[int]) -> None:
@@ -116,7 +131,7 @@ class Shell:
     # When the master is dead.
 
     def _lasts(self) -> bool:
-        return bool(self._run) and self._survivor is not None and self._survivor.lasts()
+        return bool(self._orphan.run) and self._survivor is not None and self._survivor.lasts()
 
     def _end(self) -> None:
         self._orphaned()
@@ -188,7 +203,9 @@ class Shell:
 
     def name(self, title: str) -> None:
         """What ``ps`` shows: which console this process is."""
-        process.name(f"vspcd: {visible(title)}")
+        if title != self._title:
+            self._title = title
+            process.name(f"vspcd: {visible(title)}")
 
     def run(self) -> None:
         """Serve until the duty ends."""

@@ -14,6 +14,7 @@ from vspcd.core import identity, vmotion
 from vspcd.core.journal import Buffer
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
+from vspcd.proto.vmware import Session
 from vspcd.proto.vmware_codes import (
     VMOTION_PEER,
     BadIdentity,
@@ -41,13 +42,18 @@ from workers.vmotion import Vmotion
 
 
 class VmwareWorker:
-    """One worker process. Its duties in order: a negotiation, then a console; or a console from the start."""
+    """One worker process. Its duties in order: a negotiation, then a console; or a console from the start.
+
+    The master makes one before it forks, for all that do not know yet whose they are; each child begins with its own
+    copy. It holds nothing that is shared: no descriptor and no memory but its objects.
+    """
 
     tells_all = False
+    room_for_reading: Room
 
-    def __init__(self, start: Start) -> None:
-        self.shell = Shell(start)
-        self.room_for_reading = Room()
+    def __init__(self) -> None:
+        self.shell = Shell()
+        self.session = Session()  # of a connection that has said nothing yet
         self.negotiation: Optional[Negotiation] = None
         self.console: Optional[Console] = None
         self.connection: Optional[Connection] = None
@@ -58,7 +64,7 @@ class VmwareWorker:
         self.facts = Facts(self.shell)
         self.arrival = Arrival(self)
         self.inheritance = Inheritance(self)
-        self.shell.serve(
+        self.shell.answer(
             {
                 "own": self._own,
                 "refuse": self._refuse,
@@ -83,6 +89,17 @@ class VmwareWorker:
             self._orphaned,
             Survivor(self),
         )
+
+    def live(self, start: Start) -> None:
+        """The life of a worker process."""
+        self.begin(start)
+        self.shell.run()
+
+    def begin(self, start: Start) -> None:
+        """The life of a child begins."""
+        self.room_for_reading = Room()
+        self.memory.vm_changed()
+        self.shell.begin(start)
         if start.leg >= 0:
             self.arrival.begin(start)
 
@@ -413,9 +430,3 @@ class VmwareWorker:
         if contest is not None:
             contest.decide(alive=False)
         self.idle_if_alone()
-
-
-def main(start: Start) -> None:
-    """The life of a worker process."""
-    worker = VmwareWorker(start)
-    worker.shell.run()

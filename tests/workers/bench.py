@@ -183,7 +183,8 @@ class Bench:
         self.page = self._arena.page(number)
         self._directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         ours, theirs = pair()
-        self.worker = VmwareWorker(
+        self.worker = VmwareWorker()
+        self.worker.begin(
             Start(
                 channel=theirs,
                 arena=os.dup(self._arena.fd),

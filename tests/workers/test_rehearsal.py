@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import mmap
 import os
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from tests.unix.turning import open_descriptors
 from vspcd import config as configuration
 from vspcd.spawn import settings as plain_settings
 from vspcd.unix import failpoint
+from vspcd.unix.logfolder import Folder
 from vspcd.unix.page import Arena, Page
 from workers import rehearsal
+from workers.vmware import VmwareWorker
 
 KEPT: list[Page] = []
 """A worker's page must stay mapped as long as the process lives."""
@@ -27,7 +31,9 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 
 def test_the_vm_is_connected_and_named(settings: dict[str, Any], tmp_path: Path) -> None:
     arena = Arena()
-    said = rehearsal.play(rehearsal.quiet(settings, str(tmp_path)), os.dup(arena.fd), arena.take(), KEPT)
+    said = rehearsal.play(
+        rehearsal.settings_here(settings, str(tmp_path)), str(tmp_path), os.dup(arena.fd), arena.take(), KEPT
+    )
     assert {"claim", "connected", "facts"} <= set(said)
     os.close(arena.fd)
 
@@ -41,6 +47,54 @@ def test_nothing_stays_but_the_pages(settings: dict[str, Any], tmp_path: Path) -
     assert len(pages) == rehearsal.ROUNDS
     assert open_descriptors() == before
     assert list(tmp_path.iterdir()) == []
+
+
+def test_logs_are_written_on_the_stage_and_nowhere_else(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+    removed = rehearsal.remove
+
+    def remove(folder: str) -> None:
+        seen.update(os.path.relpath(entry.path, tmp_path) for entry in os.scandir(folder))
+        removed(folder)
+
+    monkeypatch.setattr(rehearsal, "remove", remove)
+    KEPT.extend(rehearsal.rehearse(settings, str(tmp_path / "stage")))
+    assert {Path(name).suffix for name in seen if name.startswith("stage/0")} == {".log", ".idx"}
+    assert "log" in settings
+    assert not Path(settings["log"]["dir"]).exists()
+
+
+def test_what_one_has_left_who_was_killed_is_removed(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "stage" / "by-name").mkdir(parents=True)
+    (tmp_path / "stage" / "old.log").write_text("old")
+    pages = rehearsal.rehearse(settings, str(tmp_path / "stage"))
+    KEPT.extend(pages)
+    assert len(pages) == rehearsal.ROUNDS
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_that_takes_no_file_is_nobodys_business(
+    settings: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(*_all: object) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Folder, "open", refuse)
+    KEPT.extend(rehearsal.rehearse(settings, str(tmp_path / "stage")))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_worker_that_has_not_begun_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmap, "mmap", lambda *_all: pytest.fail("memory that all children would share"))
+    before = open_descriptors()
+    worker = VmwareWorker()
+    assert open_descriptors() == before
+    assert worker.console is None
 
 
 def test_without_a_loopback_interface_there_is_none(

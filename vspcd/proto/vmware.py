@@ -84,7 +84,7 @@ class Session:
     def __init__(
         self, services: tuple[str, ...] = SERVICES, vmotion: bool = True, dial: tuple[str, ...] = ()
     ) -> None:
-        self._services, self._vmotion, self._dial = services, vmotion, dial
+        self.services, self._vmotion, self._dial = services, vmotion, dial
         self._options = Options(LOCAL_OPTIONS, REMOTE_OPTIONS)
         self._output = bytearray()
         self._asked = False  # for the VM's options and the extension
@@ -275,7 +275,7 @@ class Session:
         return [Ignored(UNKNOWN_SUBOPTION_RCVD_2)]
 
     def _do_proxy(self, payload: bytes) -> list[Event]:
-        asked = parse_proxy(payload, self._services, self._dial)
+        asked = parse_proxy(payload, self.services, self._dial)
         if isinstance(asked, ProxyRequest) and self.proxy is not None:
             return self._do_proxy_again(asked)
         if isinstance(asked, ProxyRefused):

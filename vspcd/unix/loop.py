@@ -18,6 +18,7 @@ import signal
 import socket
 import time
 from itertools import count
+from types import FrameType
 from typing import Callable, Optional
 
 READ = select.EPOLLIN
@@ -59,15 +60,25 @@ class Watch:
 class Loop:
     """A level-triggered epoll loop for one process."""
 
-    def __init__(self) -> None:
-        self._epoll = select.epoll()
+    _epoll: select.epoll
+
+    def __init__(self, opened: bool = True) -> None:
         self._watches: dict[int, Watch] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._sequence = count()
         self._running = False
         self._signals: dict[int, Callable[[], None]] = {}
         self._arrived: set[int] = set()
+        self._arrives = (
+            self._came
+        )  # kept: a child that puts back a signal's default has nothing to take apart
         self._wakeup: Optional[tuple[socket.socket, socket.socket]] = None
+        if opened:
+            self.open()
+
+    def open(self) -> None:
+        """Take an epoll instance of its own. One that is made before a fork does so after it."""
+        self._epoll = select.epoll()
 
     def watch(self, fd: int, events: int, handler: Handler, *, last: bool = False) -> None:
         """Call ``handler`` whenever one of ``events`` holds on ``fd`` (hang-ups are always reported)."""
@@ -106,7 +117,10 @@ class Loop:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             self.watch(reader.fileno(), READ, self._signalled)
         self._signals[number] = call
-        signal.signal(number, lambda number, _frame: self._arrived.add(number))
+        signal.signal(number, self._arrives)
+
+    def _came(self, number: int, _frame: Optional[FrameType]) -> None:
+        self._arrived.add(number)
 
     def _signalled(self, _events: int) -> None:
         # The pair only wakes the loop: in a storm it is full, and the set still knows every signal.
