@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from dataclasses import replace
 from typing import Optional
 
 from vspcd.core import logspace
@@ -98,7 +99,9 @@ class LogFile(LogReader):
 
     def apply(self, settings: LogSettings) -> None:
         """Other settings; whether there is a log at all stays as it is."""
-        self.settings = settings._replace(enabled=self.settings.enabled)
+        if settings.enabled != self.settings.enabled:
+            settings = replace(settings, enabled=self.settings.enabled)
+        self.settings = settings
         plan = self._plan = self.settings.in_force()
         self._spool.limit = plan.spool
         self._log.limit = logspace.limit(plan.max_size, plan.quota, plan.keep)

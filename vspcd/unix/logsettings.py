@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Callable, NamedTuple
 
 OFF_SIZE = 256 << 10
@@ -11,7 +12,8 @@ SPARE = 10.0
 """Percent of the run directory's file system, which others need too, that neither such files nor spools take."""
 
 
-class LogSettings(NamedTuple):
+@dataclass
+class LogSettings:
     """Sizes in bytes. ``sync``: interval, always or never. ``dir``: the log folder's path, empty when unknown.
 
     ``spool_dir`` is made when it is needed. ``quota`` 0 is none. The larger of ``reserve`` bytes and

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-import sys
 import termios
 
 SIZE = 136
@@ -20,6 +19,7 @@ _STATE = 0
 _LAST_ACK_MS = 56  # tcpi_last_ack_recv
 _BYTES = struct.Struct("=QQ")  # tcpi_bytes_acked, tcpi_bytes_received
 _BYTES_AT = 120
+_INT = struct.Struct("=i")
 _FIN_RECEIVED = frozenset({6, 7, 8, 9, 11})  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
 SAMPLES = 1000
 
@@ -31,7 +31,12 @@ def _info(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def _queued(sock: socket.socket, request: int) -> int:
-    return int.from_bytes(fcntl.ioctl(sock.fileno(), request, bytes(4)), sys.byteorder)
+    answer = bytearray(
+        4
+    )  # the kernel writes here; one that cannot be written to is found out by an exception
+    fcntl.ioctl(sock.fileno(), request, answer)
+    queued: int = _INT.unpack(answer)[0]
+    return queued
 
 
 def unread(sock: socket.socket) -> int:
