@@ -63,6 +63,8 @@ class Facts:
         if self._breaks:
             console.journal.event("break", {"count": self._breaks})
             self._breaks = 0
+        if not (console.name or session.bios_uuid or session.location_uuid or self._line):
+            return  # nothing is known yet
         self._shell.tell(
             "facts",
             name=console.name,

@@ -116,6 +116,8 @@ def play(settings: dict[str, Any], folder: str, arena: int, page: int, pages: li
     worker.shell.loop.turn()
     far.send(frame(VM_NAME, b"vm") + negotiation(WILL, COM_PORT))
     worker.shell.loop.turn()
+    if worker.console is not None and worker.connection is not None:
+        worker.facts.settle(worker.console, worker.connection.session)  # it would wait for more to come
     ours.send(control.encode({"type": "quit", "reason": ""}))
     worker.shell.loop.turn()
     worker.shell.loop.close()
