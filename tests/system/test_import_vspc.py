@@ -45,7 +45,7 @@ def free_port() -> int:
 
 
 def shelf(path: Path, values: dict[str, object], protocol: int = 3) -> Path:
-    database: Any = dbm.dumb.open(str(path), "c")
+    database: Any = dbm.dumb.open(str(path), "c")  # noqa: SIM115 (the shelf closes it)
     made: shelve.Shelf[object] = shelve.Shelf(database, protocol)
     with closing(made) as file:
         file.update(values)

@@ -123,6 +123,20 @@ def _status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _top(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--sort", choices=("traffic", "cpu", "lag", "name"), default="traffic", help="what comes first"
+    )
+    parser.add_argument(
+        "-i", "--interval", type=_seconds, metavar="SECONDS", help="how often (live: 2), or how long (1)"
+    )
+    parser.add_argument(
+        "-n", "--lines", type=_whole_number, metavar="COUNT", help="with --once: at most so many"
+    )
+    parser.add_argument("--once", action="store_true", help="print it once, as it does when piped")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
 def _name(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", type=_given, metavar="NAME", help="name, unique prefix, UUID, or UUID.label")
 
@@ -205,6 +219,7 @@ def _kick(parser: argparse.ArgumentParser) -> None:
 
 COMMANDS = {
     "status": Command("show the daemon's health and its consoles", "vspcd.ctl.status", "run", _status),
+    "top": Command("show which consoles are busy, live", "vspcd.ctl.top", "run", _top),
     "list": Command(
         "one line per console: name, id, state, port", "vspcd.ctl.commands", "list_consoles", _no_arguments
     ),
