@@ -123,6 +123,14 @@ def _status(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", nargs="?", type=_given, metavar="NAME", help="this VM; default: all of them")
+    parser.add_argument(
+        "--host", metavar="HOST", help="vspcd as the ESXi hosts reach it, for the lines that are shown"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+
 def _top(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sort", choices=("traffic", "cpu", "lag", "name"), default="traffic", help="what comes first"
@@ -220,6 +228,7 @@ def _kick(parser: argparse.ArgumentParser) -> None:
 COMMANDS = {
     "status": Command("show the daemon's health and its consoles", "vspcd.ctl.status", "run", _status),
     "top": Command("show which consoles are busy, live", "vspcd.ctl.top", "run", _top),
+    "doctor": Command("say why a VM is not here, and what helps", "vspcd.ctl.doctor", "run", _doctor),
     "list": Command(
         "one line per console: name, id, state, port", "vspcd.ctl.commands", "list_consoles", _no_arguments
     ),
