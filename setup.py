@@ -37,6 +37,11 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["vspcd", "vspcd.*", "workers", "workers.*"]),
     package_data={"vspcd": ["py.typed"]},
+    data_files=[
+        ("share/man/man1", ["man/vspcctl.1"]),
+        ("share/man/man5", ["man/vspcd.yaml.5"]),
+        ("share/man/man8", ["man/vspcd.8"]),
+    ],
     install_requires=["setproctitle", "sdnotify", "pyyaml"],
     extras_require={"test": TEST, "dev": DEV},
     entry_points={
