@@ -80,7 +80,7 @@ RELOADABLE = [
     *("log.spool", "log.quota", "log.reserve"),
     *("clients.replay", "clients.max_lag", "clients.max", "locks.idle", "audit.file", "audit.typing"),
     *("workers.memory", "hooks.rules", "hooks.concurrency", "hooks.timeout", "hooks.queue"),
-    *("access", "log_level"),
+    *("access", "triggers", "log_level"),
 ]
 
 

@@ -20,6 +20,7 @@ import yaml
 
 from vspcd.config_schema import KEYS, SECTIONS, Config, Key, build, value_of
 from vspcd.config_values import WILDCARDS, Address, Unfit, compose, is_null, shown
+from vspcd.core.automation import TRIGGERED
 
 __all__ = ["Config", "ConfigError", "Key", "describe", "differences", "load", "reloaded"]
 
@@ -253,12 +254,28 @@ def _find_contradictions(draft: _Draft, config: Config) -> None:
             for need in _NEEDS
             if need.given(value_of(config, need.key))
         )
+    _find_idle_triggers(draft, config)
     if config.vmotion.limit > config.vmotion.timeout:
         place = draft.places.get("vmotion.limit") or draft.places["vmotion.timeout"]
         draft.problems.append(
             f"{place}: a move is given up before the VM's host would wait no longer;"
             " expected vmotion.limit to be less than vmotion.timeout"
         )
+
+
+def _find_idle_triggers(draft: _Draft, config: Config) -> None:
+    """Triggers that could never do anything."""
+    if config.triggers and config.log.dir is None:
+        draft.problems.append(
+            f"{draft.places['triggers']}: triggers look into the logs, and there are none; set log.dir"
+        )
+    told = any(TRIGGERED in hook.events for hook in config.hooks.rules)
+    draft.problems.extend(
+        f"{draft.places['triggers']}: trigger {trigger.name!r} does nothing; give it run or post, or let a hook"
+        f" in hooks.rules wait for {TRIGGERED}"
+        for trigger in config.triggers
+        if trigger.action is None and not told
+    )
 
 
 def _overlap(first: Address, second: Address) -> bool:

@@ -17,9 +17,9 @@ from typing import Any, Optional, TypeVar
 
 from vspcd import config_values as kinds
 from vspcd.config_access import ACCESS
-from vspcd.config_automation import HOOKS
+from vspcd.config_automation import HOOKS, TRIGGERS
 from vspcd.config_values import Address, Kind, Network, Share, compose
-from vspcd.core.automation import Hook
+from vspcd.core.automation import Hook, Trigger
 from vspcd.core.rights import Rule
 from vspcd.unix.page import MAX_CLIENTS
 
@@ -319,6 +319,9 @@ class Config:
     dirs: Dirs = _section(Dirs)
     access: tuple[Rule, ...] = _key(
         ACCESS, "[]", "who may do what on which console; an empty list: whoever can connect", reloads=True
+    )
+    triggers: tuple[Trigger, ...] = _key(
+        TRIGGERS, "[]", "patterns in what VMs say, and what is done about them", reloads=True
     )
     log_level: str = _key(
         kinds.choice("debug", "info", "warning", "error"),

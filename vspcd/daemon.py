@@ -29,7 +29,7 @@ from vspcd.upgrade import GRANTED, command_line
 
 DEFAULT_CONFIG = Path("/etc/vspcd/vspcd.yaml")
 TLS_FILES = ("certificate", "key", "client_ca")
-LATER = ("workers.tls_helper",)
+LATER = ("workers.tls_helper", "workers.watcher")
 """What children import when they begin."""
 
 MARGIN = 2

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 from vspcd.aide import Aide
 from vspcd.config_schema import Config
@@ -51,6 +51,7 @@ class Events:
         self._loop = loop
         self._log = log
         self._number = 0
+        self.named: Callable[[Console], None] = lambda _console: None  # it has a name, perhaps a new one
         self._nameless: dict[str, Console] = {}
         self.aide = Aide(
             loop, log, control.HOOKS, lambda: nursery.hooks(self.config), self._said, self._tell_all
@@ -62,7 +63,7 @@ class Events:
 
     @property
     def _wanted(self) -> bool:
-        return bool(self.config.hooks.rules)
+        return bool(self.config.hooks.rules) or any(each.action for each in self.config.triggers)
 
     def apply(self, config: Config) -> None:
         """The configuration was read again. What waits is done as it was meant when it happened."""
@@ -77,8 +78,9 @@ class Events:
 
     def happened(self, event: str, console: Console, **facts: Any) -> None:
         """Something has happened on a console."""
-        rules = self.config.hooks.rules
-        if not rules:
+        if event in (CONNECTED, RENAMED):
+            self.named(console)
+        if not self.config.hooks.rules:
             return
         if event == CONNECTED and not console.name:
             self._hold(console)

@@ -45,6 +45,7 @@ from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Table, Worker, console_of
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.toolserver import ToolServer
+from vspcd.triggers import Triggers
 from vspcd.unix import listen, process
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
@@ -104,7 +105,8 @@ class Master:
         self.consoles = Consoles(self.loop, log, self.supervisor, self.listeners)
         self.events = Events(self.loop, log, self.nursery, config)
         self.consoles.happened = self.events.happened
-        self.aides = (self.events.aide,)
+        self.triggers = Triggers(self.loop, log, self.nursery, config, self.table, self.events)
+        self.aides = (self.events.aide, self.triggers.aide)
         self.claims = Claims(self.loop, log, self.supervisor, self.consoles)
         self.audit = Audit(self.loop, log, config)
         self.locks = Locks(self.loop, log, self.supervisor, self.audit)
@@ -173,6 +175,7 @@ class Master:
         self._open_tools(inheritance.state)
         self._start_tls()
         self.events.start()
+        self.triggers.start(resume=True)
         self.doors.open()
         self._expire()
         self.supervisor.apply(self.config)
@@ -210,6 +213,7 @@ class Master:
         self._open_tools()
         self._start_tls()
         self.events.start()
+        self.triggers.start(resume=True)
         self.doors.open()
         self._expire()
         self._ready(len(self.table.consoles))
@@ -292,7 +296,7 @@ class Master:
                 self.supervisor.reaped(pid, how)
                 or self.tls.reaped(pid, how)
                 or self.upgrades.reaped(pid, how)
-                or self.events.aide.reaped(pid, how)
+                or any(aide.reaped(pid, how) for aide in self.aides)
             ):
                 continue
             if pid != self.consoles.keeper.pid:
@@ -334,6 +338,7 @@ class Master:
         self.attachments.reconsider()
         self.tls.reload(self.config)
         self.events.apply(self.config)
+        self.triggers.apply(self.config)
         if old.sockets != self.config.sockets:
             for console in self.table.consoles.values():
                 self.listeners.apply_modes(console)
@@ -375,6 +380,7 @@ class Master:
     def _workers_gone(self) -> None:
         """The keeper ends once it has written its last batch, and the daemon with it."""
         self.tls.stop()
+        self.triggers.stop()
         self.events.stop()
         self.audit.finish()
         self.consoles.keeper.stop()

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.config_schema import Config
@@ -176,6 +177,23 @@ class Nursery:
         begin = {"log_level": config.log_level, "concurrency": config.hooks.concurrency}
         try:
             pid = process.fork(lambda: hooks.main(theirs, begin), {theirs.fileno()})
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return pid, ours
+
+    def watcher(self, settings: dict[str, Any]) -> tuple[int, socket.socket]:
+        """Fork the process that looks into the logs; its pid and our end of its channel. Raises OSError."""
+        ours, theirs = pair()
+
+        def main() -> None:
+            process.name("vspcd: watcher")
+            import_module("workers.watcher").main(theirs, settings)
+
+        try:
+            pid = process.fork(main, {theirs.fileno()})
         except OSError:
             ours.close()
             raise

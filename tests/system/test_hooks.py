@@ -17,6 +17,7 @@ from tests.system import processes
 from tests.system.clients import UnixClient
 from tests.system.conftest import StartDaemon
 from tests.system.daemon import VSPCD, Daemon
+from tests.system.vm import FakeVm
 from tests.system.wait import until
 
 TITLE = "vspcd: hooks"
@@ -32,11 +33,18 @@ def script(root: Path, text: str) -> Path:
 
 def noting(root: Path) -> Path:
     """A hook that writes down each event's facts."""
-    return script(root, f'read facts; echo "$facts" >> {root}/events')
+    return script(root, f'read -r facts; printf "%s\\n" "$facts" >> {root}/events')
 
 
 def rule(path: Path, events: str = ALL, more: str = "") -> str:
     return f"hooks.rules=[{{events: [{events}], run: {path}{more}}}]"
+
+
+def at_work(vm: FakeVm, client: UnixClient) -> UnixClient:
+    """Wait until the console's worker has the client: what the VM says from now on reaches it."""
+    client.send(b"!")
+    vm.until(lambda: vm.data.endswith(b"!"), "the client is on the console")
+    return client
 
 
 def events(root: Path) -> list[dict[str, Any]]:
@@ -129,6 +137,7 @@ def test_hooks_that_hang_fork_and_print_leave_the_consoles_alone(
     daemon = start_daemon(rule(hang, "connected", ", timeout: 1s"), "hooks.concurrency=2")
     with daemon.dial(name="web01") as vm, UnixClient(daemon.socket_path("web01")) as client:
         until((root / "pids").exists, "the hook runs")
+        at_work(vm, client)
         vm.send(b"still here\r\n")
         client.read_until(b"still here\r\n")
         daemon.wait_log("hook-failed", "more than 1 s")
@@ -144,8 +153,7 @@ def test_a_flood_of_events_is_bounded_and_counted(root: Path, start_daemon: Star
         for _ in range(20):
             with UnixClient(daemon.socket_path("web01")) as client:
                 daemon.wait_clients("web01", 1)
-                vm.send(b"x")
-                client.read_until(b"x")
+                at_work(vm, client)
             daemon.wait_clients("web01", 0)
         daemon.wait_log("hooks-behind", "limit=5")
         daemon.wait_log("hook-events-dropped", "count=35")

@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from typing import Optional
 
-from vspcd.ctl.inotify import OVERFLOW, Event, Inotify
 from vspcd.ctl.logplace import BY_NAME
+from vspcd.unix.inotify import OVERFLOW, Event, Inotify
 
 LOOK_EVERY = 1.0
 

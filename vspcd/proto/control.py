@@ -24,7 +24,7 @@ ROOM = 60000  # what a list may take of a packet; the rest is for the fields bes
 QUOTED = 100  # characters of somebody else's text that an error repeats
 
 MASTER, WORKER, TOOL, KEEPER, TLS = "master", "worker", "tool", "keeper", "tls"
-HOOKS = "hooks"
+HOOKS, WATCHER = "hooks", "watcher"
 ORPHAN = "orphan"  # a worker or TLS helper whose master is dead, until the next one knows it
 
 # States of a worker, as the master sees it.
@@ -149,6 +149,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
                 "began": _OPTIONAL_FACTS,  # how far a dead helper was with it
             }
         ),
+        "names": Rule({"names": list}),  # [console, name or null]
         "adopt": Rule({"leg": int, "peer": str}, fds=2),  # its connection; our end of the plaintext
         "probe": Rule({"leg": int}),
     },
@@ -187,6 +188,10 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
     HOOKS: {
         "began": Rule({"number": int, "began": dict}),
         "ended": Rule({"number": int}),
+        "pong": Rule({}),
+    },
+    WATCHER: {
+        "triggered": Rule({"trigger": str, "matches": list, "consoles": int}),
         "pong": Rule({}),
     },
     TLS: {
