@@ -44,7 +44,7 @@ HELD_INPUT = 60.0
 
 class Console:
     """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's
-    typing; ``alone()``: the last client has left, or the log no longer waits."""
+    typing; ``alone()``: the last client has left, or the log no longer waits; ``broke()``: the VM was sent a break."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Console:
         console: dict[str, Any],
         leg_broke: Callable[[str], None],
         alone: Callable[[], None],
+        broke: Callable[[], None],
         resume: bool = False,
     ) -> None:
         self.shell = shell
@@ -61,6 +62,7 @@ class Console:
         self.id = format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
         self._leg_broke = leg_broke
         self._alone = alone
+        self._broke = broke
         self._by_name = ByName(shell.log_directory)
         self.journal = LogFile(
             shell.log_directory,
@@ -172,6 +174,7 @@ class Console:
         """All of this is with the VM."""
         if batch.typed.breaks:
             self.shell.tell("break", client=batch.number, count=batch.typed.breaks)
+            self._broke()
         self.typed_log.typed(batch.number, batch.origin, batch.typed.wire, batch.typed.breaks)
 
     def _mark_repeats(self, client: Client) -> None:

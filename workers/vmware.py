@@ -123,7 +123,12 @@ class VmwareWorker:
         """The console is ours."""
         reached("resume.own" if message["resume"] else "own.begin")
         self.console = Console(
-            self.shell, message["console"], self._leg_broke, self.idle_if_alone, message["resume"]
+            self.shell,
+            message["console"],
+            self._leg_broke,
+            self.idle_if_alone,
+            self._broke,
+            message["resume"],
         )
         if message["resume"]:
             reached("resume.opened")
@@ -379,6 +384,24 @@ class VmwareWorker:
     def _leg_broke(self, reason: str) -> None:
         if self.connection is not None:
             self.ended(self.connection, reason)
+
+    def _broke(self) -> None:
+        """The VM was sent a break in telnet's words. If it wants to be told in those of COM-PORT, it is, once this
+        turn is over: replies must not come between what is typed."""
+        if self.connection is not None and self.connection.session.wants_breaks:
+            self.shell.loop.call_later(0, self._tell_of_break)
+
+    def _tell_of_break(self) -> None:
+        connection = self.connection
+        if connection is None:
+            return
+        connection.session.notify_break()
+        try:
+            connection.queue_replies()
+            self.changed(connection)  # before it is sent: whoever goes on must not send it again
+            connection.send_replies()
+        except (LegGone, PeerError) as error:
+            self.ended(connection, str(error))
 
     def idle_if_alone(self) -> None:
         """Nobody needs this worker when its console has neither a VM nor a client, and all that was said is logged."""

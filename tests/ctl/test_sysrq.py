@@ -35,9 +35,10 @@ def test_what_changes_the_machine_is_not_harmless(key: str) -> None:
     assert not found.harmless
 
 
-def test_the_list_has_every_key_and_fits_a_terminal() -> None:
-    lines = sysrq.listed()
-    assert max(map(display_width, lines)) <= 76
+@pytest.mark.parametrize("width", [15, 38, 78, 200])
+def test_the_list_has_every_key_and_fits_a_terminal(width: int) -> None:
+    lines = sysrq.listed(width)
+    assert max(map(display_width, lines)) <= width
     words = " ".join(lines).split()
     assert [each.key for each in sysrq.TABLE if not each.key.isdigit() and each.key not in words] == []
     assert "reboot !" in " ".join(lines)

@@ -392,6 +392,28 @@ def test_baud_rate_with_ff_in_it_is_escaped_in_the_acknowledgement() -> None:
     assert session.line.baud == 65535
 
 
+def test_a_vm_is_notified_of_breaks_once_it_has_asked_for_it() -> None:
+    session = greeted()
+    session.notify_break()
+    assert session.take_output() == b""
+    hear(session, hx("FFFA2C0A10FFF0"))
+    assert session.take_output() == hx("FFFA2C6E10FFF0")
+    restored = Session.restore(session.snapshot())
+    for each in (session, restored):
+        each.notify_break()
+        assert each.take_output() == hx("FFFA2C6A10FFF0")
+    hear(session, hx("FFFA2C0A0FFFF0"))
+    session.take_output()
+    session.notify_break()
+    assert session.take_output() == b""
+
+
+def test_a_snapshot_of_a_version_that_knew_nothing_of_notified_breaks_is_restored() -> None:
+    saved = greeted().snapshot()
+    del saved["wants_breaks"]
+    assert not Session.restore(saved).wants_breaks
+
+
 def test_breaks_are_told_and_seen_in_the_line() -> None:
     session = greeted()
     assert hear(session, telnet.subnegotiation(44, b"\5\5")) == [Break(True)]

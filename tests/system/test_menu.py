@@ -19,7 +19,7 @@ from tests.system.daemon import VSPCCTL, Daemon
 from tests.system.disks import small_disk
 from tests.system.test_sharing import audit, known
 from tests.system.test_worker_death import kill_worker
-from tests.system.vm import IAC, Command, FakeVm
+from tests.system.vm import COM_PORT, IAC, Command, FakeVm, Sub, sub
 from tests.system.wait import until
 
 ESCAPE = b"\x1d"
@@ -144,6 +144,17 @@ def test_a_break_of_a_telnet_client_goes_through(daemon: Daemon, vm: FakeVm, sta
     telnet.socket.sendall(bytes([IAC, 243]) + b"b")
     assert vm.read(1) == b"b"
     assert breaks(vm) == 1
+
+
+def test_a_vm_that_has_asked_for_it_is_told_of_a_break_by_com_port_as_well(vm: FakeVm, menu: Menu) -> None:
+    vm.send_raw(sub(bytes([10, 0x10]), COM_PORT))
+    vm.hear(Sub(COM_PORT, bytes([110, 0x10])))
+    menu.choose(b"b", b"break: ")
+    menu.answer(b"sync")
+    assert vm.read(1) == b"s"
+    vm.hear(Sub(COM_PORT, bytes([106, 0x10])))
+    heard = [each for each in vm.heard if each in (BREAK, Sub(COM_PORT, bytes([106, 0x10])))]
+    assert heard == [BREAK, Sub(COM_PORT, bytes([106, 0x10]))]
 
 
 def test_the_break_command_sends_one_and_says_so(daemon: Daemon, vm: FakeVm) -> None:

@@ -149,7 +149,7 @@ class Menu:
         if not text.strip():
             self._send_break("")
         elif text.strip() == "?":
-            self._show([f"  {line}" for line in sysrq.listed()])
+            self._show([f"  {line}" for line in sysrq.listed((columns(1) or 80) - 2)])
             self._break()
         elif (found := sysrq.find(text)) is None:
             self._session.say(f"{text!r} is no SysRq key; no break was sent")

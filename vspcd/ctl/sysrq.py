@@ -46,6 +46,9 @@ TABLE = (
     ),
 )
 
+CELL = 15
+"""Columns that each key takes in the list."""
+
 _KNOWN = {known: each for each in TABLE for known in (each.key, each.name)}
 
 
@@ -54,15 +57,12 @@ def find(text: str) -> Optional[SysRq]:
     return _KNOWN.get(text.strip().lower())
 
 
-def listed() -> list[str]:
-    """The keys for people, in lines of at most 40 columns for two of them a line to fit on 80."""
-    named = [f"{each.key} {each.name}" for each in TABLE if not each.key.isdigit()]
-    named.append("0-9 log level")
-    marked = [f"{text}{'' if _harmless(text[0]) else ' !'}" for text in named]
-    return [
-        "".join(text.ljust(15) for text in marked[at : at + 5]).rstrip() for at in range(0, len(marked), 5)
+def listed(width: int) -> list[str]:
+    """The keys for people, in lines of at most this width. Those that change the machine are marked."""
+    named = [
+        f"{each.key} {each.name}{'' if each.harmless else ' !'}" for each in TABLE if not each.key.isdigit()
     ]
-
-
-def _harmless(key: str) -> bool:
-    return _KNOWN[key].harmless
+    named.append("0-9 log level")
+    count = max(width // CELL, 1)
+    rows = [named[at : at + count] for at in range(0, len(named), count)]
+    return [*("".join(text.ljust(CELL) for text in row).rstrip() for row in rows), "(! asks again)"]

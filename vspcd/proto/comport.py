@@ -7,7 +7,7 @@ it, so every possible setting is accepted, and an impossible one is answered wit
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Callable, NamedTuple, Union
+from typing import Callable, NamedTuple, Optional, Union
 
 from vspcd.proto.errors import LocalError, PeerError
 
@@ -15,6 +15,8 @@ SIGNATURE, SET_BAUDRATE, SET_DATASIZE, SET_PARITY, SET_STOPSIZE, SET_CONTROL = r
 NOTIFY_LINESTATE, NOTIFY_MODEMSTATE, FLOWCONTROL_SUSPEND, FLOWCONTROL_RESUME = 6, 7, 8, 9
 SET_LINESTATE_MASK, SET_MODEMSTATE_MASK, PURGE_DATA = 10, 11, 12
 ACKNOWLEDGED = 100  # an acknowledgement's code is that of its command and this
+
+BREAK_DETECTED = 0x10  # of the line's state
 
 OUR_SIGNATURE = b"vspcd"
 
@@ -87,6 +89,18 @@ def answer(payload: bytes, line: LineSettings) -> Answer:
         raise PeerError(f"COM-PORT command {code} with {len(value)} bytes, not {size}")
     reply, events = respond(code, value, line)
     return bytes((code + ACKNOWLEDGED,)) + reply, events
+
+
+def break_notice() -> bytes:
+    """The payload that tells of a break on the line, to a VM that wants to be told."""
+    return bytes((NOTIFY_LINESTATE + ACKNOWLEDGED, BREAK_DETECTED))
+
+
+def wants_breaks(payload: bytes) -> Optional[bool]:
+    """Whether the VM asks to be told of breaks from now on; None: this says nothing of it."""
+    if payload[:1] != bytes((SET_LINESTATE_MASK,)) or len(payload) != 2:
+        return None
+    return bool(payload[1] & BREAK_DETECTED)
 
 
 def _signature(code: int, value: bytes, line: LineSettings) -> Answer:

@@ -99,6 +99,7 @@ class Session:
         self.known: frozenset[int] = frozenset()
         self.line = LineSettings()
         self._line_told = False
+        self.wants_breaks = False  # by COM-PORT, besides telnet's BREAK
 
     @property
     def line_told(self) -> bool:
@@ -149,6 +150,11 @@ class Session:
         self.proxy = None
         self._queue(frame(WONT_PROXY))
 
+    def notify_break(self) -> None:
+        """Tell the VM of a break, if it has asked for that."""
+        if self.wants_breaks:
+            self._queue(telnet.subnegotiation(COM_PORT, comport.break_notice()))
+
     def goahead(self, sequence: bytes, secret: bytes) -> None:
         self._queue(frame(VMOTION_GOAHEAD, sequence + secret))
 
@@ -180,6 +186,7 @@ class Session:
             "known": sorted(self.known),
             "line": line_as_dict(self.line),
             "line_told": self._line_told,
+            "wants_breaks": self.wants_breaks,
         }
 
     @classmethod
@@ -212,6 +219,9 @@ class Session:
         self.known = frozenset(_checked(int, code) for code in saved["known"])
         self.line = line_from_dict(saved["line"])
         self._line_told = _checked(bool, saved["line_told"])
+        self.wants_breaks = _checked(
+            bool, saved.get("wants_breaks", False)
+        )  # an older version did not know it
 
     def _negotiate(self, token: Negotiation) -> list[Event]:
         events: list[Event] = []
@@ -250,6 +260,8 @@ class Session:
 
     def _com_port(self, payload: bytes) -> list[Event]:
         reply, events = comport.answer(payload, self.line)
+        wants = comport.wants_breaks(payload)
+        self.wants_breaks = self.wants_breaks if wants is None else wants
         if reply:
             self._queue(telnet.subnegotiation(COM_PORT, reply))
         return [noted for event in events for noted in self._note(event)]
