@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Union
@@ -164,6 +165,21 @@ def test_the_break_command_sends_one_and_says_so(daemon: Daemon, vm: FakeVm) -> 
     until(lambda: any(each["what"] == "break" for each in audit(daemon)), "the break is written down")
 
 
+def test_the_break_command_ends_when_the_break_was_taken(daemon: Daemon, vm: FakeVm) -> None:
+    worker = daemon.worker(vm.name)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        words = [VSPCCTL, "--root", str(daemon.root), "break", "--yes", vm.name]
+        command = subprocess.Popen(words, stdout=subprocess.PIPE)
+        daemon.wait_clients(vm.name, 1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.wait(0.5)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert command.communicate(timeout=20)[0] == b"web01: break sent\n"
+    vm.hear(BREAK)
+
+
 def test_the_break_command_asks_on_a_terminal(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
     for typed, code in ((b"n\n", 1), (b"\n", 1), (b"y\n", 0)):
         client = stack.enter_context(PtyClient([VSPCCTL, "--root", str(daemon.root), "break", vm.name]))
@@ -208,10 +224,14 @@ def test_output_waits_for_the_answer_and_is_whole(vm: FakeVm, menu: Menu) -> Non
     assert shown.endswith(b"\r\x1b[Klogin: " + said)
 
 
-def test_a_flood_behind_a_question_stays_with_the_daemon_and_is_not_lost(vm: FakeVm, menu: Menu) -> None:
+def test_a_flood_behind_a_question_stays_with_the_daemon_and_is_not_lost(
+    daemon: Daemon, vm: FakeVm, menu: Menu
+) -> None:
     menu.choose(b"l", b"lock, reason")
     said = b"".join(b"%063d\n" % number for number in range(1 << 15))
     vm.send(said)
+    until(lambda: daemon.log_file(vm.name).stat().st_size == len(said), "all is logged")
+    assert known(daemon, vm.name)[0]["lag"] > 1 << 20
     menu.send(b"\x03")
     assert menu.read_until(b"%063d\n" % ((1 << 15) - 1)).endswith(b"\r\x1b[K" + said)
 
@@ -226,6 +246,20 @@ def test_a_kick_ends_a_session_in_the_middle_of_a_question(daemon: Daemon, vm: F
     assert re.search(rb"last words\r\n.*kicked by ", menu.read_to_end(), re.DOTALL)
     assert menu.wait() == 1
     assert menu.terminal() == before
+
+
+def test_a_question_without_an_answer_is_given_up(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
+    impatient = "import sys, vspcd.ctl.session as s; s.QUESTION_PATIENCE = 0.5; from vspcd.ctl.main import main; main()"
+    words = ["--root", str(daemon.root), "console", "--replay", "0", vm.name]
+    menu = stack.enter_context(Menu([sys.executable, "-c", impatient, *words]))
+    menu.read_until(b"helps]")
+    menu.choose(b"l", b"lock, reason")
+    vm.send(b"meanwhile\r\n")
+    menu.read_until(b"no answer within 0.5 s; nothing was done]")
+    menu.read_until(b"meanwhile\r\n")
+    menu.send(b"typed\r")
+    assert vm.read(6) == b"typed\r"
+    assert daemon.console(vm.name)["lock"] is None
 
 
 @pytest.mark.parametrize("columns", [40, 20])
