@@ -181,7 +181,7 @@ def test_the_break_command_ends_when_the_break_was_taken(daemon: Daemon, vm: Fak
 
 
 def test_the_break_command_asks_on_a_terminal(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
-    for typed, code in ((b"n\n", 1), (b"\n", 1), (b"y\n", 0)):
+    for typed, code in ((b"n\n", 1), (b"\n", 1), (b"\x04", 1), (b"\x03", 130), (b"y\n", 0)):
         client = stack.enter_context(PtyClient([VSPCCTL, "--root", str(daemon.root), "break", vm.name]))
         client.read_until(b"Send it? [y/N] ")
         client.send(typed)

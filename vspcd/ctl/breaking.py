@@ -77,7 +77,11 @@ def _confirmed(name: str, key: Optional[sysrq.SysRq]) -> bool:
     what = "a break may stop the machine" if key is None else f"SysRq {key.key} {key.effect}"
     sys.stderr.write(f"{name}: {what}. Send it? [y/N] ")
     sys.stderr.flush()
-    return sys.stdin.readline().strip().lower() in ("y", "yes")
+    try:
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")  # the shell's prompt begins a line
+        raise
 
 
 def _deliver(link: Link, name: str) -> None:
