@@ -24,6 +24,7 @@ LAYERS = {
     "vspcd.config": 3,
     "vspcd.config_access": 3,
     "vspcd.config_automation": 3,
+    "vspcd.config_backend": 3,
     "vspcd.config_schema": 3,
     "vspcd.config_values": 3,
     "workers": 4,

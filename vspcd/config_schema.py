@@ -18,6 +18,7 @@ from typing import Any, Optional, TypeVar
 from vspcd import config_values as kinds
 from vspcd.config_access import ACCESS
 from vspcd.config_automation import HOOKS, TRIGGERS
+from vspcd.config_backend import BACKEND, OPTIONS
 from vspcd.config_values import Address, Kind, Network, Share, compose
 from vspcd.core.automation import Hook, Trigger
 from vspcd.core.rights import Rule
@@ -158,6 +159,17 @@ class Ports:
         "24h",
         "a console with neither VM nor client for this long is forgotten",
         reloads=True,
+    )
+    backend: str = _key(
+        BACKEND,
+        "file",
+        "where the port map is: file, memory (forgotten at the end), or module:Class of your own",
+    )
+    backend_path: Optional[Path] = _key(
+        kinds.OPTIONAL_FILE, "null", "a folder that is searched for the module of ports.backend first"
+    )
+    backend_options: tuple[tuple[str, str], ...] = _key(
+        OPTIONS, "{}", "what a class of your own is given: names and texts"
     )
     tls: bool = _key(kinds.BOOLEAN, "false", "whether these ports speak TLS, with tls.certificate")
     client_ca: Optional[Path] = _key(

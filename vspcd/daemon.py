@@ -23,6 +23,7 @@ from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.handover import Unfit
 from vspcd.master import Master
+from vspcd.portmap.backends import Choice, objection
 from vspcd.rundir import CannotStart
 from vspcd.unix.logline import Log
 from vspcd.upgrade import GRANTED, command_line
@@ -96,6 +97,10 @@ def read(options: argparse.Namespace) -> Config:
     overrides = [*before, *options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
     config = configuration.load(path, overrides, options.root)
     problems = [problem for key in TLS_FILES for problem in unreadable(key, getattr(config.tls, key))]
+    ports = config.ports
+    lacking = objection(Choice(ports.backend, ports.backend_path))
+    if lacking is not None:
+        problems.append(f"ports.backend: {lacking}; expected memory, file, or module:Class")
     if problems:
         raise ConfigError(problems)
     return config

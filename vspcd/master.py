@@ -36,8 +36,8 @@ from vspcd.handover import State
 from vspcd.inheritance import Inheritance
 from vspcd.locks import Locks
 from vspcd.portkeeper import PortKeeper
-from vspcd.portmap.base import Entry
-from vspcd.portmap.sqlite import SqliteBackend
+from vspcd.portmap.backends import Choice, opened
+from vspcd.portmap.base import Backend, Entry
 from vspcd.queries import Queries
 from vspcd.requests import Requests
 from vspcd.spawn import Nursery, settings
@@ -154,8 +154,11 @@ class Master:
         return self._failure
 
     def _keeper(self, loaded: Callable[[Sequence[Entry]], None], required: bool = True) -> PortKeeper:
-        def open_map() -> SqliteBackend:
-            return SqliteBackend(self.config.dirs.state / "portmap.db")
+        ports = self.config.ports
+        choice = Choice(ports.backend, ports.backend_path, ports.backend_options)
+
+        def open_map() -> Backend:
+            return opened(choice, self.config.dirs.state)
 
         keeper = PortKeeper(self.loop, self.log, self.nursery, open_map, loaded, required)
         keeper.in_doubt = self.consoles.in_doubt

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.portmap.base import Backend, Change, Entry, Forget, PortMapError, Put
@@ -23,6 +24,7 @@ from vspcd.proto import control
 from vspcd.proto.control import Message, packed
 from vspcd.unix import process
 from vspcd.unix.channel import Channel, ChannelClosed
+from vspcd.unix.logline import Log
 from vspcd.unix.loop import READ, Loop
 from workers.disksync import DiskSync
 
@@ -185,4 +187,8 @@ def change_of(item: dict[str, Any]) -> Change:
 def main(start: KeeperStart) -> None:
     """The life of the keeper process."""
     process.name("vspcd: keeper")
-    Keeper(start).run()
+    try:
+        Keeper(start).run()
+    except PortMapError as error:
+        Log("error").error("port-map-unusable", reason=str(error))
+        sys.exit(process.CRASHED)
