@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c '$(PROBE)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test test-long test-crash lint format clean
+.PHONY: help venv demo run test test-long test-crash man lint format clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | awk '{ n = $$1; $$1 = ""; printf "  make %-10s%s\n", n, $$0 }'
@@ -48,6 +48,9 @@ test-long: $(READY)  ## run all tests, the ones that take minutes too
 
 test-crash: $(READY)  ## kill a console's process 1,000 times at each named point (CRASH_KILLS=50 for fewer)
 	@$(BIN)/python -m tests.crash
+
+man: $(READY)  ## write the manual pages into man/, from the options and keys
+	@$(BIN)/python man/generate.py
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

@@ -1,8 +1,10 @@
-"""Packaging of vspcd. Reads the version as text, so that a build needs none of the dependencies."""
+"""Packaging of vspcd. Reads the version as text; only the manual pages need a dependency, PyYAML."""
 
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -26,6 +28,17 @@ def long_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
+def manual_pages() -> list[tuple[str, list[str]]]:
+    """Made from the parsers, unless the archive brings them. A build without PyYAML goes on without them."""
+    pages = {"man1": "man/vspcctl.1", "man5": "man/vspcd.yaml.5", "man8": "man/vspcd.8"}
+    if not all((HERE / page).exists() for page in pages.values()):
+        done = subprocess.run([sys.executable, str(HERE / "man" / "generate.py")], check=False)
+        if done.returncode:
+            print("setup.py: no manual pages, since man/generate.py has failed", file=sys.stderr)
+            return []
+    return [(f"share/man/{folder}", [page]) for folder, page in pages.items()]
+
+
 setup(
     name="vspcd",
     version=version(),
@@ -37,11 +50,7 @@ setup(
     python_requires=">=3.9",
     packages=find_packages(include=["vspcd", "vspcd.*", "workers", "workers.*"]),
     package_data={"vspcd": ["py.typed"]},
-    data_files=[
-        ("share/man/man1", ["man/vspcctl.1"]),
-        ("share/man/man5", ["man/vspcd.yaml.5"]),
-        ("share/man/man8", ["man/vspcd.8"]),
-    ],
+    data_files=manual_pages(),
     install_requires=["setproctitle", "sdnotify", "pyyaml"],
     extras_require={"test": TEST, "dev": DEV},
     entry_points={

@@ -1,6 +1,6 @@
 """Makes the manual pages from the command lines and the table of configuration keys, so that they cannot differ.
 
-Does: writes vspcd.8, vspcctl.1 and vspcd.yaml.5 beside itself; ``tests/test_man.py`` compares them.
+Does: writes vspcd.8, vspcctl.1 and vspcd.yaml.5 beside itself (``make man``, and every build of a package).
 Owns: the words that are in no help text.
 Never: is needed at run time.
 """
@@ -107,6 +107,11 @@ def page(name: str) -> str:
     return "\n".join(PAGES[name]()) + "\n"
 
 
+def write(folder: Path) -> None:
+    """Write all pages into this folder."""
+    for name in PAGES:
+        (folder / name).write_text(page(name), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    for each in PAGES:
-        (HERE / each).write_text(page(each), encoding="utf-8")
+    write(HERE)

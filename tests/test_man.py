@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from vspcd import config, daemon
+from vspcd.ctl import commandline
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 PAGES = ("vspcd.8", "vspcctl.1", "vspcd.yaml.5")
@@ -28,13 +32,35 @@ def generate() -> ModuleType:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_is_as_the_options_are(name: str, generate: ModuleType) -> None:
-    assert (MAN / name).read_text(encoding="utf-8") == generate.page(name), "run python man/generate.py"
+def test_a_page_has_each_option_and_key(name: str, generate: ModuleType) -> None:
+    parsers = {"vspcd.8": [daemon.parser()], "vspcctl.1": commands()}.get(name, [])
+    options = {option for parser in parsers for action in parser._actions for option in shown(action)}
+    words = options | ({key.name for key in config.describe()} if name == "vspcd.yaml.5" else set())
+    page = generate.page(name)
+    assert len(words) > 5
+    assert [word for word in sorted(words) if generate.escaped(word) not in page] == []
+
+
+def commands() -> list[argparse.ArgumentParser]:
+    parser = commandline.build_parser(list(commandline.COMMANDS))
+    return [parser, *commandline.subparsers(parser).values()]
+
+
+def shown(action: argparse.Action) -> list[str]:
+    return [] if action.help == argparse.SUPPRESS else list(action.option_strings)
+
+
+def test_the_program_writes_all_pages(tmp_path: Path, generate: ModuleType) -> None:
+    generate.write(tmp_path)
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
+        name: generate.page(name) for name in PAGES
+    }
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="no groff")
 @pytest.mark.parametrize("name", PAGES)
-def test_groff_has_nothing_to_say_against_it(name: str) -> None:
-    command = ["groff", "-man", "-ww", "-Tutf8", "-z", str(MAN / name)]
+def test_groff_has_nothing_to_say_against_it(name: str, tmp_path: Path, generate: ModuleType) -> None:
+    generate.write(tmp_path)
+    command = ["groff", "-man", "-ww", "-Tutf8", "-z", str(tmp_path / name)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
