@@ -191,7 +191,9 @@ def test_only_so_many_run_at_one_time(tmp_path: Path) -> None:
 def test_one_hook_about_one_console_runs_in_order(hooks: Process, tmp_path: Path) -> None:
     out = tmp_path / "order"
     for number in range(1, 5):
-        hooks.shell(number, f'read x; echo "$x" >> {out}; sleep 0.05', console="c1", place=number)
+        hooks.shell(
+            number, f'read x; sleep 0.$((5 - VSPC_PLACE)); echo "$x" >> {out}', console="c1", place=number
+        )
     hooks.wait_ended(1, 2, 3, 4)
     assert [json.loads(line)["place"] for line in out.read_text().splitlines()] == [1, 2, 3, 4]
 
