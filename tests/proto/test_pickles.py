@@ -150,7 +150,7 @@ NOT_PLAIN: list[object] = [
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("value", NOT_PLAIN, ids=repr)
+@pytest.mark.parametrize("value", NOT_PLAIN, ids=lambda value: type(value).__name__)
 def test_everything_else_is_refused(value: object, protocol: int) -> None:
     with pytest.raises(PeerError):
         load(pickle.dumps(value, protocol))
