@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import mmap
 import os
 import signal
 import time
@@ -164,3 +166,36 @@ def test_no_two_words_of_a_page_overlap() -> None:
     ]
     assert len({*single, *pairs}) == len(single) + len(pairs)
     assert max(*single, *pairs) < FIRST_CLIENT
+
+
+def test_garbage_with_a_descriptor_does_not_disturb_it(arena: Arena, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = arena.take()
+    low, high = os.pipe()
+    cycle = Garbage(low)
+    cycle.me = cycle
+    del cycle
+    real = mmap.mmap
+
+    def collecting(*args: int, **named: int) -> mmap.mmap:
+        if gc.isenabled():  # as an allocation may
+            gc.collect()
+        return real(*args, **named)
+
+    monkeypatch.setattr(mmap, "mmap", collecting)
+    before = gc.isenabled()
+    page = map_page(arena.fd, number)
+    page.words[HEAD] = 7
+    assert arena.page(number).words[HEAD] == 7
+    assert gc.isenabled() is before
+    os.close(high)
+    gc.collect()
+
+
+class Garbage:
+    me: object = None
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)

@@ -12,6 +12,7 @@ that dies at any point leaves facts that fit together. Its replacement goes on f
 
 from __future__ import annotations
 
+import gc
 import mmap
 import os
 import time
@@ -198,10 +199,15 @@ def map_page(fd: int, number: int) -> Page:
     """A worker's view of its own page, from the arena's descriptor, which it can then close.
 
     The mapping keeps a duplicate of the descriptor, through which all pages could be reached. It is closed as well: its
-    number is the lowest free one, and the mapping is never undone.
+    number is the lowest free one, as long as no garbage with a descriptor is collected meanwhile, and the mapping is
+    never undone.
     """
+    collects = gc.isenabled()
+    gc.disable()
     kept = os.dup(fd)
     os.close(kept)
     memory = mmap.mmap(fd, PAGE, offset=number * PAGE)
     os.close(kept)
+    if collects:
+        gc.enable()
     return Page(memoryview(memory))
