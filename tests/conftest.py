@@ -1,4 +1,4 @@
-"""For all tests: hypothesis judges results, not the speed of a machine that others use too; and what is compiled is kept."""
+"""For all tests: hypothesis judges results, not the speed of a machine that others use too; bytecode is kept."""
 
 import os
 import sys
