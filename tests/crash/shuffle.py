@@ -14,6 +14,9 @@ CLASSES = 16
 IAC = 0xFF
 IACS, MANY_IACS = 24, 128  # of 256 bytes that are typed so many are 0xFF
 REPEATED = 65536  # more than one batch holds
+CLOSE = 2048  # what is repeated is looked for so far back when everything is thought over
+PAST = 100  # runs
+
 
 Positions = tuple[int, ...]
 
@@ -36,6 +39,10 @@ def typing(chance: random.Random, number: int, count: int, awkward: bool = False
     return chance.randbytes(count).translate((AWKWARD if awkward else ALPHABETS)[number])
 
 
+class Stranger(AssertionError):
+    """A byte that nobody has typed."""
+
+
 class Shuffle:
     """The typing of several clients, and how far the VM has it. ``repeatable``: those who may be heard twice."""
 
@@ -44,6 +51,9 @@ class Shuffle:
         self.repeatable: set[int] = set()
         self.repeats = 0
         self._possible: set[Positions] = {()}
+        self._past: list[
+            tuple[set[Positions], bytes]
+        ] = []  # the last runs, and what was possible before each
         self._doubtful: list[set[Positions]] = []  # what was possible before each 0xFF that was heard last
 
     def join(self, repeatable: bool = False) -> int:
@@ -54,6 +64,7 @@ class Shuffle:
         if repeatable:
             self.repeatable.add(number)
         self._possible = {(*positions, 0) for positions in self._possible}
+        self._past = []
         return number
 
     @property
@@ -71,7 +82,11 @@ class Shuffle:
         runs = _RUNS.findall(data)
         assert sum(map(len, runs)) == len(data), f"nobody types such bytes as the VM hears: {data[:40]!r}"
         for run in runs:
-            self._hear_run(run)
+            self._past = [*self._past[-PAST:], (self._possible, run)]
+            try:
+                self._hear_run(run)
+            except Stranger as error:
+                self._think_again(Stranger(f"{error}; heard {run[:24]!r}, typed at {self._places(run)}"))
 
     def _hear_run(self, run: bytes) -> None:
         """Byte by byte only as long as it is in doubt who has typed them."""
@@ -122,19 +137,47 @@ class Shuffle:
             for later in heard[since + 1 :]:
                 possible = self._next(possible, later)
             found |= possible
-        assert found, f"nobody has typed the byte {value:#x} that the VM hears now: {self.told()}"
+        if not found:
+            raise Stranger(f"nobody has typed the byte {value:#x} that the VM hears now: {self.told()}")
         self._doubtful.clear()
         self.repeats += 1
         return found
 
-    def _again(self, possible: set[Positions], value: int) -> set[Positions]:
+    def _think_again(self, error: Stranger) -> None:
+        """An 0xFF that was heard twice may have passed for the next one of somebody else, a while ago."""
+        for size in (8, 32, PAST + 1):
+            possible, _ = self._past[-size:][0]
+            for _, run in self._past[-size:]:
+                possible = self._each_way(possible, run)
+            if possible:
+                self._possible = possible
+                self._doubtful.clear()
+                self.repeats += 1
+                return
+        raise error
+
+    def _each_way(self, possible: set[Positions], run: bytes) -> set[Positions]:
+        """What is possible behind a run when each of its 0xFF may be a repeated one."""
+        for value in run:
+            found = self._next(possible, value)
+            if value == IAC or not found:
+                found |= self._again(possible, value, CLOSE)
+            possible = found
+        return possible
+
+    def _again(self, possible: set[Positions], value: int, within: int = REPEATED) -> set[Positions]:
         return {
             _moved(positions, number, again + 1)
             for positions in possible
             for number in self.repeatable
-            for again in range(max(0, positions[number] - REPEATED), positions[number])
+            for again in range(max(0, positions[number] - within), positions[number])
             if self.typed[number][again] == value
         }
+
+    def _places(self, run: bytes) -> dict[int, int]:
+        """Where in whose typing a run begins, for people."""
+        found = {number: typed.find(run[:24]) for number, typed in enumerate(self.typed)}
+        return {number: at for number, at in found.items() if at >= 0}
 
     def told(self) -> str:
         """How far the VM has heard each client, for people."""

@@ -260,7 +260,8 @@ class Stage:
     # The kills.
 
     def arm(self, *points: str) -> None:
-        for point in points:
+        """The last one first: who goes on after the death at the first one must find it."""
+        for point in reversed(points):
             (self.points / point).touch()
 
     def reached(self, *points: str) -> bool:
