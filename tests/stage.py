@@ -195,11 +195,11 @@ class Stage:
         """End everything."""
         for player in self.cradle.players:
             if player.worker.pid in self.table.workers:
-                self.dies(player)
+                self.dies(player, signal.SIGXCPU)  # of which few are enough to give a console up
             player.close()
         keeper = self.master.consoles.keeper
         if keeper.pid:
-            keeper.stop()
+            os.kill(keeper.pid, signal.SIGKILL)  # to end well it would bring the whole file system to the disk
             status_of(keeper.pid)
         assert self.master.tools is not None
         self.master.tools.close()
