@@ -199,7 +199,7 @@ class Stage:
             player.close()
         keeper = self.master.consoles.keeper
         if keeper.pid:
-            os.kill(keeper.pid, signal.SIGKILL)  # to end well it would bring the whole file system to the disk
+            os.kill(keeper.pid, signal.SIGKILL)  # a good end would sync the whole file system
             status_of(keeper.pid)
         assert self.master.tools is not None
         self.master.tools.close()
