@@ -52,6 +52,17 @@ _OPTIONAL_NUMBER = (int, type(None))
 _OPTIONAL_BOOL = (bool, type(None))
 _NUMBER = (int, float)
 _OWNER = frozenset({OWNER, LEAVING})
+_CLIENT_THAT_STAYS = Rule(  # to the heir of its worker, or to a master who does not know it yet
+    {
+        "client": int,
+        "kind": str,
+        "from": str,
+        "mode": str,
+        "terminal": _OPTIONAL_FACTS,
+        "facts": _OPTIONAL_FACTS,
+    },
+    fds=1,
+)
 
 TABLE: Mapping[str, Mapping[str, Rule]] = {
     WORKER: {
@@ -96,17 +107,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
         "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "role": str}, fds=1),
-        "resume-client": Rule(
-            {
-                "client": int,
-                "kind": str,
-                "from": str,
-                "mode": str,
-                "terminal": _OPTIONAL_FACTS,
-                "facts": _OPTIONAL_FACTS,
-            },
-            fds=1,
-        ),
+        "resume-client": _CLIENT_THAT_STAYS,
         "resumed": Rule({"move": _OPTIONAL_FACTS, "known": _OPTIONAL_FACTS}),
         "retire": Rule({}),
         "welcome": Rule({"page": int, "settings": dict}, fds=2),  # the arena; the pipe to the keeper
@@ -161,17 +162,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "leg": Rule(
             {"leg": int, "peer": str, "session": _OPTIONAL_FACTS, "secured": bool, "feeds": bool}, fds=1
         ),
-        "client": Rule(
-            {
-                "client": int,
-                "kind": str,
-                "from": str,
-                "mode": str,
-                "terminal": _OPTIONAL_FACTS,
-                "facts": _OPTIONAL_FACTS,
-            },
-            fds=1,
-        ),
+        "client": _CLIENT_THAT_STAYS,
         "helper": Rule({"clients": bool, "legs": list, "securing": list, "certificate": _OPTIONAL_FACTS}),
         "complete": Rule({}),
     },
