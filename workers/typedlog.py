@@ -15,7 +15,8 @@ import os
 import time
 from collections.abc import Sequence
 
-from vspcd.core.rights import Named, matches
+from vspcd.core.names import Named
+from vspcd.core.rights import matches
 from vspcd.proto import telnet
 
 MODE = 0o600  # passwords are typed too

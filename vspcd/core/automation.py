@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
-from vspcd.core.rights import Named, matches
+from vspcd.core.names import Named
+from vspcd.core.rights import matches
 
 CONNECTED, DISCONNECTED, RENAMED, MOVED = "connected", "disconnected", "renamed", "moved"
 EXPIRED, FORGOTTEN, ATTACHED, DETACHED = "expired", "forgotten", "attached", "detached"

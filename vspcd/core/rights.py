@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
 from types import MappingProxyType
-from typing import NamedTuple, Optional, Protocol
+from typing import NamedTuple, Optional
 
 from vspcd.core.address import Network
+from vspcd.core.names import Named
 
 NOTHING, WATCH, WRITE, TAKE_OVER, ADMINISTER = range(5)
 RIGHTS = ("nothing", "watch", "write", "takeover", "administer")
@@ -55,19 +56,6 @@ class Who:
     def host(self) -> str:
         """The address without its port."""
         return self.address.rpartition(":")[0].strip("[]")
-
-
-class Named(Protocol):
-    """A console, as far as patterns go."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def uuid(self) -> str: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def name(self) -> Optional[str]: ...
 
 
 class Rule(NamedTuple):
