@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any, Callable, NamedTuple, Optional
@@ -141,10 +141,10 @@ class Nursery:
         return Worker(pid, Channel(birth.ours), birth.page, self._arena.page(birth.page), state, legs)
 
     def keeper(self, open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
-        """Fork the keeper; its pid and our end of its channel."""
-        ours, theirs = pair()
+        """Fork the keeper; its pid and our end of its channel. Raises OSError."""
+        pages = self._arena.in_use()
 
-        def main() -> None:
+        def main(theirs: socket.socket) -> None:
             keeper.main(
                 keeper.KeeperStart(
                     *(Channel(theirs), self._sync_reader, self._log_directory, open_map),
@@ -152,54 +152,29 @@ class Nursery:
                 )
             )
 
-        keep = {theirs.fileno(), self._sync_reader, self._log_directory, self._arena.fd} - {-1}
-        pages = self._arena.in_use()
-        pid = process.fork(main, keep)
-        theirs.close()
-        return pid, ours
+        return _helper(main, {self._sync_reader, self._log_directory, self._arena.fd} - {-1})
 
     def tls_helper(self, config: Config, clients: bool) -> tuple[int, socket.socket]:
         """Fork a TLS helper; its pid and our end of its channel. Raises OSError."""
-        ours, theirs = pair()
-        start = tls.TlsStart(theirs, tls_settings(config, clients), clients, self.roster, self._run)
-        try:
-            pid = process.fork(lambda: tls.main(start), {theirs.fileno(), self.roster}, config.workers.memory)
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return pid, ours
+
+        def main(theirs: socket.socket) -> None:
+            tls.main(tls.TlsStart(theirs, tls_settings(config, clients), clients, self.roster, self._run))
+
+        return _helper(main, {self.roster}, config.workers.memory)
 
     def hooks(self, config: Config) -> tuple[int, socket.socket]:
         """Fork the process that runs hooks; its pid and our end of its channel. Raises OSError."""
-        ours, theirs = pair()
         begin = {"log_level": config.log_level, "concurrency": config.hooks.concurrency}
-        try:
-            pid = process.fork(lambda: hooks.main(theirs, begin), {theirs.fileno()})
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return pid, ours
+        return _helper(lambda theirs: hooks.main(theirs, begin))
 
     def watcher(self, settings: dict[str, Any]) -> tuple[int, socket.socket]:
         """Fork the process that looks into the logs; its pid and our end of its channel. Raises OSError."""
-        ours, theirs = pair()
 
-        def main() -> None:
+        def main(theirs: socket.socket) -> None:
             process.name("vspcd: watcher")
             import_module("workers.watcher").main(theirs, settings)
 
-        try:
-            pid = process.fork(main, {theirs.fileno()})
-        except OSError:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        return pid, ours
+        return _helper(main)
 
     @property
     def lasting(self) -> Inherited:
@@ -225,6 +200,21 @@ class Nursery:
     def buried(self, worker: Worker) -> None:
         """The worker is dead and its page read for the last time."""
         self._arena.give_back(worker.page_number)
+
+
+def _helper(
+    main: Callable[[socket.socket], None], keep: Iterable[int] = (), memory: Optional[int] = None
+) -> tuple[int, socket.socket]:
+    """Fork a child that runs ``main`` with its end of a channel; its pid and our end. Raises OSError."""
+    ours, theirs = pair()
+    try:
+        pid = process.fork(lambda: main(theirs), {theirs.fileno(), *keep}, memory)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return pid, ours
 
 
 def word_pipe() -> tuple[int, int]:
