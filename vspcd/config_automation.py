@@ -9,44 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Callable, Optional
+from typing import Optional
 from urllib.parse import urlsplit
 
 import yaml
 
-from vspcd.config_values import DURATION, DURATION_OR_NEVER, PATTERNS, Kind, Unfit, several, shown
+from vspcd.config_values import (
+    DURATION,
+    DURATION_OR_NEVER,
+    PATTERNS,
+    Kind,
+    Part,
+    Parts,
+    Unfit,
+    mapping,
+    several,
+    shown,
+)
 from vspcd.core.automation import EVENTS, Action, Hook, Trigger
 from vspcd.core.rights import ANYBODY
 
 EVERY, GATHER = 300.0, 2.0
 PATTERN_LIMIT = 1000
-Parts = dict[str, Any]
-Part = Callable[[yaml.Node], Any]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-
-
-def _parts(node: yaml.Node, what: str, known: Mapping[str, Part]) -> Parts:
-    """The values of a mapping. Raises Unfit with all that is wrong."""
-    if not isinstance(node, yaml.MappingNode):
-        raise Unfit([(node, f"{shown(node)} is no {what}")])
-    values: Parts = {}
-    faults: list[tuple[yaml.Node, str]] = []
-    for label, value in node.value:
-        name = str(label.value)
-        if name not in known:
-            faults.append((label, f"{name!r} is no part of a {what}"))
-        elif name in values:
-            faults.append((label, f"{name!r} stands there twice"))
-        else:
-            values[name] = None
-            try:
-                values[name] = known[name](value)
-            except Unfit as unfit:
-                faults += unfit.faults
-    if faults:
-        raise Unfit(faults)
-    return values
 
 
 def _text(node: yaml.Node) -> str:
@@ -130,7 +116,7 @@ def _action(node: yaml.Node, parts: Parts) -> Optional[Action]:
 
 
 def _hook(node: yaml.Node) -> Hook:
-    parts = _parts(node, "hook", _HOOK)
+    parts = mapping(node, "hook", _HOOK)
     action = _action(node, parts)
     if "events" not in parts or action is None:
         lacks = "events" if "events" not in parts else "run or post"
@@ -139,7 +125,7 @@ def _hook(node: yaml.Node) -> Hook:
 
 
 def _trigger(node: yaml.Node) -> Trigger:
-    parts = _parts(node, "trigger", _TRIGGER)
+    parts = mapping(node, "trigger", _TRIGGER)
     for needed in ("name", "pattern"):
         if needed not in parts:
             raise Unfit([(node, f"the trigger has no {needed}")])

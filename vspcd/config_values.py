@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, NamedTuple, Optional, TypeVar, Union
+from typing import Any, Generic, NamedTuple, Optional, TypeVar, Union
 
 import yaml
 
 T = TypeVar("T")
 Address = tuple[str, int]
+Parts = dict[str, Any]
+Part = Callable[[yaml.Node], Any]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})
@@ -313,6 +315,29 @@ def _pattern(node: yaml.Node) -> str:
     if not text.strip("!") or not text.isprintable():
         raise _wrong(node, f"{shown(node)} is not a pattern")
     return text
+
+
+def mapping(node: yaml.Node, what: str, known: Mapping[str, Part]) -> Parts:
+    """The parts of a section, by name. Raises Unfit with all that is wrong."""
+    if not isinstance(node, yaml.MappingNode):
+        raise _wrong(node, f"{shown(node)} is no {what}")
+    values: Parts = {}
+    faults: list[tuple[yaml.Node, str]] = []
+    for label, value in node.value:
+        name = str(label.value)
+        if name not in known:
+            faults.append((label, f"{name!r} is no part of a {what}"))
+        elif name in values:
+            faults.append((label, f"{name!r} stands there twice"))
+        else:
+            values[name] = None
+            try:
+                values[name] = known[name](value)
+            except Unfit as unfit:
+                faults += unfit.faults
+    if faults:
+        raise Unfit(faults)
+    return values
 
 
 def several(expects: str, item: Callable[[yaml.Node], T], least: int = 0) -> Kind[tuple[T, ...]]:
