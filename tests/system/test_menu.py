@@ -328,12 +328,22 @@ def test_the_last_lines_are_there_although_nobody_else_is_let_in(
     menu.read_until(b"one\r\ntwo\r\n")
 
 
-def test_a_file_waits_for_its_echo(vm: FakeVm, menu: Menu, tmp_path: Path) -> None:
-    (tmp_path / "commands").write_text("first\nsecond\n")
+@pytest.fixture
+def commands(tmp_path: Path) -> Path:
+    path = tmp_path / "commands"
+    path.write_text("first\nsecond\n")
+    return path
+
+
+def send_file(menu: Menu, path: Path, pace: bytes = b"") -> None:
     menu.choose(b">", b"send file: ")
-    menu.answer(str(tmp_path / "commands").encode())
+    menu.answer(str(path).encode())
     menu.read_until(b"pace: ")
-    menu.answer(b"")
+    menu.answer(pace)
+
+
+def test_a_file_waits_for_its_echo(vm: FakeVm, menu: Menu, commands: Path) -> None:
+    send_file(menu, commands)
     assert vm.read(6) == b"first\r"
     menu.send(b"dropped")
     menu.read_until(b"Ctrl-C stops that]")
@@ -346,28 +356,17 @@ def test_a_file_waits_for_its_echo(vm: FakeVm, menu: Menu, tmp_path: Path) -> No
     assert vm.read(2) == b"me"
 
 
-def test_a_file_without_echo_stops_with_the_line(vm: FakeVm, menu: Menu, tmp_path: Path) -> None:
-    (tmp_path / "commands").write_text("first\nsecond\n")
-    menu.choose(b">", b"send file: ")
-    menu.answer(str(tmp_path / "commands").encode())
-    menu.read_until(b"pace: ")
-    menu.answer(b"")
+def test_a_file_without_echo_stops_with_the_line(vm: FakeVm, menu: Menu, commands: Path) -> None:
+    send_file(menu, commands)
     menu.read_until(b"0 of 2 lines of ")
     menu.read_until(b"line 1 was not echoed")
-    menu.choose(b">", b"send file: ")
-    menu.answer(str(tmp_path / "commands").encode())
-    menu.read_until(b"pace: ")
-    menu.answer(b"50")
+    send_file(menu, commands, b"50")
     menu.read_until(b"13 bytes in ")
     assert vm.read(19) == b"first\rfirst\rsecond\r"
 
 
-def test_ctrl_c_stops_a_file_and_is_not_sent(vm: FakeVm, menu: Menu, tmp_path: Path) -> None:
-    (tmp_path / "commands").write_text("first\nsecond\n")
-    menu.choose(b">", b"send file: ")
-    menu.answer(str(tmp_path / "commands").encode())
-    menu.read_until(b"pace: ")
-    menu.answer(b"")
+def test_ctrl_c_stops_a_file_and_is_not_sent(vm: FakeVm, menu: Menu, commands: Path) -> None:
+    send_file(menu, commands)
     assert vm.read(6) == b"first\r"
     menu.send(b"\x03")
     menu.read_until(b"you have stopped it")
