@@ -185,6 +185,13 @@ class Terminal:
             self._read(0)
         return self.process.returncode
 
+    def watch(self, seconds: float) -> bytes:
+        """All that is shown and not taken away yet, when this time is over."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._read(left)
+        return self.output
+
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE
         while not condition():

@@ -14,6 +14,7 @@ from typing import Callable
 import pytest
 
 from tests.ctl.conftest import ROOT, Daemon, command, console, environment, has_socket, run
+from tests.system.wait import until
 
 Daemons = Callable[..., Daemon]
 
@@ -201,10 +202,7 @@ def test_ctrl_c_ends_without_a_traceback(web01: Daemon) -> None:
     with subprocess.Popen(
         command("--root", str(web01.root), "status"), cwd=ROOT, stderr=subprocess.PIPE
     ) as process:
-        deadline = time.monotonic() + 10
-        while not has_socket(process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        until(lambda: has_socket(process.pid), "it speaks to the daemon")
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=10)
     assert (process.returncode, errors) == (130, b"")

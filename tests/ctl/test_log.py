@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Callable
@@ -16,9 +17,11 @@ import pytest
 
 from tests.ctl.conftest import ROOT, UUIDS, Daemon, Terminal, command, console, environment, run
 from tests.ctl.logs import Log
+from tests.ctl.piped import Piped
 
 Daemons = Callable[..., Daemon]
 Terminals = Callable[..., Terminal]
+Follow = Callable[..., Piped]
 
 
 @pytest.fixture
@@ -194,57 +197,32 @@ def test_a_running_daemons_suggestion_is_passed_on(web01: Daemon) -> None:
     assert (done.returncode, done.stderr) == (3, "vspcctl: no console is named web1; did you mean web01?\n")
 
 
-class Following:
-    """vspcctl log -f, as a process whose output is read."""
-
-    def __init__(self, log: Log, *words: str) -> None:
-        self.process = subprocess.Popen(
-            command("--root", str(log.directory.parent), "log", "web01", "-f", *words),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.seen = b""
-
-    def see(self, text: str) -> None:
-        """Waits until all that came so far ends with the text."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + 20
-        while not self.seen.endswith(text.encode()):
-            assert time.monotonic() < deadline, f"saw only {self.seen[-500:]!r}"
-            self.seen += self.process.stdout.read() or b""
-            time.sleep(0.01)
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        _, errors = self.process.communicate(timeout=10)
-        assert errors == b""
-        return self.process.returncode
+@pytest.fixture
+def follow(log: Log) -> Iterator[Follow]:
+    with ExitStack() as stack:
+        yield lambda *words: stack.enter_context(Piped(log.command("log", "web01", "-f", *words)))
 
 
-def test_following_shows_what_comes_and_ends_with_ctrl_c(log: Log) -> None:
+def test_following_shows_what_comes_and_ends_with_ctrl_c(log: Log, follow: Follow) -> None:
     log.say("before\n")
-    following = Following(log)
+    following = follow()
     following.see("before\n")
     log.say("after\n")
     following.see("after\n")
     assert following.end() == 130
 
 
-def test_following_begins_with_the_last_ten_lines(log: Log) -> None:
+def test_following_begins_with_the_last_ten_lines(log: Log, follow: Follow) -> None:
     log.say("".join(f"{n}\n" for n in range(100)))
-    following = Following(log)
+    following = follow()
     following.see("99\n")
     following.end()
-    assert following.seen.decode().split() == [str(n) for n in range(90, 100)]
+    assert following.seen.split() == [str(n) for n in range(90, 100)]
 
 
-def test_following_loses_and_repeats_nothing_over_rotations(log: Log) -> None:
+def test_following_loses_and_repeats_nothing_over_rotations(log: Log, follow: Follow) -> None:
     log.say("0\n")
-    following = Following(log)
+    following = follow()
     following.see("0\n")
     for number in range(1, 60):
         log.say(f"{number}\n")
@@ -253,12 +231,12 @@ def test_following_loses_and_repeats_nothing_over_rotations(log: Log) -> None:
             log.rotate()
     following.see("59\n")
     following.end()
-    assert following.seen.decode().split() == [str(n) for n in range(60)]
+    assert following.seen.split() == [str(n) for n in range(60)]
 
 
-def test_following_reads_on_what_a_renamed_file_still_gets(log: Log) -> None:
+def test_following_reads_on_what_a_renamed_file_still_gets(log: Log, follow: Follow) -> None:
     log.say("one\n")
-    following = Following(log)
+    following = follow()
     following.see("one\n")
     with log.path.open("ab") as writer:
         log.rotate()
@@ -270,12 +248,12 @@ def test_following_reads_on_what_a_renamed_file_still_gets(log: Log) -> None:
     following.end()
 
 
-def test_following_stamps_new_lines_with_the_time(log: Log) -> None:
-    following = Following(log, "-t")
+def test_following_stamps_new_lines_with_the_time(log: Log, follow: Follow) -> None:
+    following = follow("-t")
     log.say("new\n")
     following.see("new\n")
     following.end()
-    assert re.fullmatch(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  new\n", following.seen)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  new\n", following.seen)
 
 
 def test_a_terminal_is_not_steered_by_a_log(log: Log, terminals: Terminals) -> None:
@@ -352,9 +330,9 @@ def test_json_has_one_object_per_line(log: Log) -> None:
     ]
 
 
-def test_following_shows_only_what_matches(log: Log) -> None:
+def test_following_shows_only_what_matches(log: Log, follow: Follow) -> None:
     log.say("one error\ntwo\n")
-    following = Following(log, "-g", "error")
+    following = follow("-g", "error")
     following.see("one error\n")
     log.say("three\nfour error\n")
     following.see("one error\nfour error\n")

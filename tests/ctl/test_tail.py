@@ -7,19 +7,22 @@ import os
 import re
 import resource
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import ROOT, UUIDS, Terminal, environment
+from tests.ctl.conftest import UUIDS, Terminal
 from tests.ctl.logs import Log
+from tests.ctl.piped import Piped
+from tests.system import processes
+from tests.system.wait import throughout, until
 
 Terminals = Callable[..., Terminal]
-PATIENCE = 20.0
+IDLE = 0.05  # seconds; it pauses for less between two looks
 
 
 @pytest.fixture
@@ -32,38 +35,12 @@ def db(web01: Log) -> Log:
     return Log(web01.directory, UUIDS[2], "db")
 
 
-class Tail:
-    """vspcctl tail as a process whose output is read."""
-
-    def __init__(self, log: Log, *words: str) -> None:
-        self.process = subprocess.Popen(
-            log.command("tail", *words),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(),
-        )
-        assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
-        self.seen = ""
-
-    def see(self, text: str) -> str:
-        """Waits until the text was shown; all that was."""
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + PATIENCE
-        while text not in self.seen:
-            assert time.monotonic() < deadline, f"no {text!r} in {self.seen[-500:]!r}"
-            assert self.process.poll() is None, self.process.stderr and self.process.stderr.read()
-            self.seen += (self.process.stdout.read() or b"").decode()
-            time.sleep(0.01)
-        return self.seen
+class Tail(Piped):
+    """vspcctl tail, which says by what it does whether it is ready."""
 
     def wait_watching(self) -> None:
         """Waits until it has its watches, so that nothing that comes now is old."""
-        deadline = time.monotonic() + PATIENCE
-        while not self.is_watching():
-            assert time.monotonic() < deadline, "it does not watch"
-            time.sleep(0.01)
+        until(self.is_watching, "it watches")
 
     def is_watching(self) -> bool:
         """Whether it has its watches and waits; before that it looks at what is there."""
@@ -77,22 +54,10 @@ class Tail:
     def _is_idle(self) -> bool:
         """Whether it sleeps, and goes on sleeping."""
         before = self.cpu()
-        for _ in range(5):
-            if Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-                return False
-            time.sleep(0.01)
-        return self.cpu() == before
+        return throughout(lambda: processes.state(self.process.pid) == "S", IDLE) and self.cpu() == before
 
     def cpu(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def end(self) -> int:
-        self.process.send_signal(signal.SIGINT)
-        out, errors = self.process.communicate(timeout=10)
-        self.seen += (out or b"").decode()
-        assert errors == b""
-        return self.process.returncode
+        return processes.processor_seconds(self.process.pid)
 
 
 Start = Callable[..., Tail]
@@ -100,17 +65,8 @@ Start = Callable[..., Tail]
 
 @pytest.fixture
 def tails() -> Iterator[Start]:
-    started: list[Tail] = []
-
-    def start(log: Log, *words: str) -> Tail:
-        started.append(Tail(log, *words))
-        return started[-1]
-
-    yield start
-    for tail in started:
-        if tail.process.poll() is None:
-            tail.process.kill()
-            tail.process.communicate()
+    with ExitStack() as stack:
+        yield lambda log, *words: stack.enter_context(Tail(log.command("tail", *words)))
 
 
 def test_lines_come_with_their_names_and_ctrl_c_ends(web01: Log, db: Log, tails: Start) -> None:
@@ -191,13 +147,13 @@ def test_a_new_console_is_called_by_the_name_that_it_tells(web01: Log, tails: St
     path.write_text("first\n")
     tail.see("first\n")
     (web01.directory / "by-name" / "late.log").symlink_to(f"../{UUIDS[7]}.log")
-    deadline = time.monotonic() + PATIENCE
-    while "late: " not in tail.seen:
-        assert time.monotonic() < deadline, tail.seen
+
+    def is_called_by_it() -> bool:
         with path.open("a") as file:
             file.write("again\n")
-        tail.see("again\n")
-        time.sleep(0.02)
+        return "late: " in tail.see("again\n")
+
+    until(is_called_by_it, "the console has its name")
 
 
 def test_a_log_directory_that_comes_later_is_followed(tmp_path: Path, tails: Start) -> None:
@@ -212,14 +168,15 @@ def test_a_log_directory_that_comes_later_is_followed(tmp_path: Path, tails: Sta
     tail.see("web01: late\n")
 
 
-def test_a_line_is_whole_or_not_there(web01: Log, tails: Start) -> None:
+def test_a_line_is_whole_or_not_there(web01: Log, db: Log, tails: Start) -> None:
     tail = tails(web01, "-a")
     tail.wait_watching()
     web01.say("half ")
     web01.say("and half\n")
     assert tail.see("half\n") == "web01: half and half\n"
     web01.say("no end")
-    time.sleep(0.1)
+    db.say("said after it\n")
+    assert "no end" not in tail.see("db: said after it\n")
     tail.end()
     assert tail.seen.endswith("web01: no end\n")
 
