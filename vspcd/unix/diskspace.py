@@ -34,7 +34,7 @@ class DiskSpace:
         self._head = head
         if self._talk.chatty and (settings.reserve or settings.reserve_percent):
             while self._is_low(settings):
-                if not self._log.drop_oldest():
+                if not self._log.rotated.drop_oldest():
                     raise OSError(BELOW_RESERVE, why(BELOW_RESERVE))
 
     def _is_low(self, settings: LogSettings) -> bool:

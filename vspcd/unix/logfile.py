@@ -105,8 +105,8 @@ class LogFile(LogReader):
         plan = self._plan = self.settings.in_force()
         self._spool.limit = plan.spool
         self._log.limit = logspace.limit(plan.max_size, plan.quota, plan.keep)
-        self._log.keep = plan.keep
-        self._log.quota = plan.quota
+        self._log.rotated.keep = plan.keep
+        self._log.rotated.quota = plan.quota
         self._log.trust()
         if plan.sync != "interval":
             self._notes.on_disk = None
@@ -122,7 +122,7 @@ class LogFile(LogReader):
                 told = max(told, self._log.begin())
             else:
                 self._log.resume(resume)
-            self._log.fit()
+            self._log.rotated.fit(self._log.limit)
         except OSError as error:
             failed = error.errno or errno.EIO
         if self._is_spooled(bool(failed), resume is not None):
@@ -353,7 +353,7 @@ class LogFile(LogReader):
         What has been written there by now is in doubt as well. Raises OSError.
         """
         now = time.monotonic()
-        if not self._log.keep or self._log.base >= doubt.until or now < self._leave_again:
+        if not self._log.rotated.keep or self._log.base >= doubt.until or now < self._leave_again:
             return doubt
         self._leave_again = now + LEAVE_EVERY
         end = self._log.end

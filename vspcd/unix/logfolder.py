@@ -119,25 +119,6 @@ class Folder:
         except OSError:
             return None
 
-    def rotated(self, names: list[str], keep: int) -> list[tuple[str, int]]:
-        """The rotated files of these names and their sizes, the oldest first."""
-        files = [f"{name}.{number}" for number in range(keep, 0, -1) for name in names]
-        sized = [(name, self.size(name)) for name in files]
-        return [(name, size) for name, size in sized if size is not None]
-
-    def drop_oldest(self, files: list[str]) -> bool:
-        """Remove those of these rotated files that were rotated with the first one; whether there was one."""
-        if not files:
-            return False
-        number = files[0].rpartition(".")[2]
-        try:
-            for name in files:
-                if name.rpartition(".")[2] == number:
-                    self.remove(name)
-        except OSError:
-            return False
-        return True
-
     def find(self, stem: str, inode: int, but: str) -> Optional[int]:
         """How long the file with this inode is, if one whose name begins with ``stem``, ``but`` one, has it."""
         try:

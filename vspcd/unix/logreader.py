@@ -58,7 +58,7 @@ class LogReader:
     def reach(self, position: int) -> None:
         """Open rotated files as far back as this position, for a reader who stood there before this process began."""
         while (oldest := self._segments.oldest) is not None and oldest.base > position:
-            if not self._log.read_before():
+            if not self._log.rotated.read_before(self._segments):
                 return
 
     def next_readable(self, position: int) -> int:

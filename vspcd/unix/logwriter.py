@@ -22,8 +22,9 @@ from vspcd.core.journal import Segments
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logdoubt import Doubt, Doubts
 from vspcd.unix.logfolder import Folder
-from vspcd.unix.logindex import IN_DOUBT, LOST, IndexFile, end_of_file
+from vspcd.unix.logindex import IN_DOUBT, LOST, IndexFile
 from vspcd.unix.lognotes import FILE_GONE, ROTATING, Notes, Place, why
+from vspcd.unix.logrotated import Rotated
 from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.spool import FOLDER_MODE
 
@@ -35,7 +36,7 @@ NOTHING: Mapping[str, object] = MappingProxyType({})
 class LogWriter:
     """The log of one console. ``index`` is None for files that only lagging clients read.
 
-    ``keep`` rotated files stay; a file is full at ``limit`` bytes; ``quota`` bytes are all files together, 0 without.
+    A file is full at ``limit`` bytes.
     """
 
     def __init__(
@@ -56,8 +57,7 @@ class LogWriter:
         self.end = 0
         self.lost = 0  # bytes that markers stand for
         self.limit = 0
-        self.keep = 0
-        self.quota = 0
+        self.rotated = Rotated(folder, self.name, None if index is None else index.name)
         self._notes = notes
         self._segments = segments
         self._doubts = doubts
@@ -84,7 +84,7 @@ class LogWriter:
     @property
     def room(self) -> int:
         """Bytes that the file may still grow by."""
-        beside = self.index.size if self.quota and self.index is not None else 0
+        beside = self.index.size if self.rotated.quota and self.index is not None else 0
         return self.limit - self.size - beside
 
     def event(self, word: str, facts: Mapping[str, object] = NOTHING, at: Optional[int] = None) -> None:
@@ -127,8 +127,7 @@ class LogWriter:
     def _start_over(self) -> None:
         os.ftruncate(self.fd, 0)
         self.size = 0
-        for name, _ in self.rotated():
-            self.folder.remove(name)
+        self.rotated.remove()
         self._put_in_force()
 
     def resume(self, head: int) -> None:
@@ -218,7 +217,7 @@ class LogWriter:
 
         When the file will be removed as soon as it is full, all goes there: clients may not have it yet.
         """
-        room = self.room if self.keep else 0
+        room = self.room if self.rotated.keep else 0
         reached("log.write")
         size = os.write(self.fd, data[:room] if 0 < room < len(data) else data)
         reached("log.wrote")
@@ -314,7 +313,7 @@ class LogWriter:
         self._notes.place = Place(ROTATING, self.end, 0, self.lost)
         reached("log.rotate")
         try:
-            self.folder.shift(self.name, self.keep)
+            self.folder.shift(self.name, self.rotated.keep)
             reached("log.shifted")
             if self.index is not None:
                 self._shift_index()
@@ -324,35 +323,16 @@ class LogWriter:
         reached("log.renamed")
         self._let_go()
         self.open()
-        self.fit()
+        self.rotated.fit(self.limit)
 
     def _shift_index(self) -> None:
         assert self.index is not None
-        self.folder.shift(self.index.name, self.keep)
+        self.folder.shift(self.index.name, self.rotated.keep)
         self.index.open()
 
     def _let_go(self) -> None:
         """Write to this file no more; its segment keeps the descriptor for readers."""
         self.fd, self.size, self._marker = -1, 0, None
-
-    def fit(self) -> None:
-        """Remove the oldest rotated files until there is room for a full one within the quota."""
-        while self.quota and self.rotated_size() + self.limit > self.quota:
-            if not self.drop_oldest():
-                return
-
-    def rotated(self) -> list[tuple[str, int]]:
-        """The rotated files and their sizes, the oldest first."""
-        names = [self.name] if self.index is None else [self.name, self.index.name]
-        return self.folder.rotated(names, self.keep)
-
-    def rotated_size(self) -> int:
-        """Bytes in rotated files."""
-        return sum(size for _, size in self.rotated())
-
-    def drop_oldest(self) -> bool:
-        """Remove the oldest rotated log and its index; whether there was one."""
-        return self.folder.drop_oldest([name for name, _ in self.rotated()])
 
     # What others do to the file.
 
@@ -390,34 +370,13 @@ class LogWriter:
         self.folder.renew()
         self.open()
 
-    # Reading.
-
-    def read_before(self) -> bool:
-        """Open the rotated file before the oldest that can be read; whether there is one that fits."""
-        oldest = self._segments.oldest
-        if oldest is None or oldest.at:
-            return False  # there is a marker before it
-        number = self._segments.files
-        fd = self.folder.open_to_read(f"{self.name}.{number}") if number <= self.keep else -1
-        if fd < 0:
-            return False
-        size = os.fstat(fd).st_size
-        told = None if self.index is None else end_of_file(self.folder, f"{self.index.name}.{number}")
-        base, since = told or (oldest.base - size, oldest.base - size)
-        length = base + size - since
-        if base + size != oldest.base or not 0 < length <= size:
-            os.close(fd)
-            return False
-        self._segments.before(fd, size - length, length)
-        return True
-
     # The end.
 
     def remove_all(self) -> None:
         """Remove all files."""
         try:
-            for name in (self.name, *(name for name, _ in self.rotated())):
-                self.folder.remove(name)
+            self.folder.remove(self.name)
+            self.rotated.remove()
         except OSError:
             pass  # the folder went before
 
