@@ -355,9 +355,8 @@ def lines(scene: Scene) -> list[dict[str, Any]]:
     path = scene.master.config.audit.file
     assert path is not None
     text = path.read_text() if path.exists() else ""
-    return [
-        json.loads(line) for line in text.rpartition("\n")[0].splitlines()
-    ]  # the last one may be half written
+    # The last one may be half written.
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def test_what_people_do_is_written_down_with_who_and_where(scene: Scene) -> None:

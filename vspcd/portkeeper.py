@@ -59,9 +59,8 @@ class PortKeeper:
         self.channel: Optional[Channel] = None
         self.others: dict[str, Callable[[Message], None]] = {}  # what it says about other things than the map
         self.began: Callable[[], None] = lambda: None  # another keeper is there
-        self.in_doubt: Callable[[int], None] = lambda _page: (
-            None
-        )  # what the log of this page's console has to tell of
+        # The log of this page's console has something to tell of.
+        self.in_doubt: Callable[[int], None] = lambda _page: None
         self._start()
 
     def _start(self) -> None:

@@ -109,10 +109,8 @@ class Console:
     deaths: int = 0  # of workers, without a byte of progress in between, each with its weight
     died_when: float = 0.0  # monotonic
     poisoned: bool = False  # its worker has put into quarantine what has killed the others
-    died_at: tuple[int, int] = (
-        0,
-        0,
-    )  # how far the last one was with the VM's bytes and with those for the VM
+    # How far the last one was with the VM's bytes and with those for the VM.
+    died_at: tuple[int, int] = (0, 0)
     earlier_in: int = 0
     earlier_out: int = 0
 

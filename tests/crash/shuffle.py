@@ -51,10 +51,10 @@ class Shuffle:
         self.repeatable: set[int] = set()
         self.repeats = 0
         self._possible: set[Positions] = {()}
-        self._past: list[
-            tuple[set[Positions], bytes]
-        ] = []  # the last runs, and what was possible before each
-        self._doubtful: list[set[Positions]] = []  # what was possible before each 0xFF that was heard last
+        # What was possible before each of the last runs, and the run.
+        self._past: list[tuple[set[Positions], bytes]] = []
+        # What was possible before each 0xFF that was heard last.
+        self._doubtful: list[set[Positions]] = []
 
     def join(self, repeatable: bool = False) -> int:
         """One more client; its number."""

@@ -172,10 +172,8 @@ def test_a_line_is_whole_or_not_there(web01: Log, db: Log, tails: Start) -> None
     tail = tails(web01, "-a")
     tail.wait_watching()
     web01.say("half ")
-    for turn in (
-        "one\n",
-        "two\n",
-    ):  # with the second one, it is through with the turn in which it read the half
+    # With the second one, it is through with the turn in which it has read the half.
+    for turn in ("one\n", "two\n"):
         db.say(turn)
         tail.see(f"db: {turn}")
     web01.say("and half\n")

@@ -49,9 +49,8 @@ def modes(daemon: Daemon, name: str) -> dict[str, str]:
 def audit(daemon: Daemon) -> list[dict[str, Any]]:
     path = daemon.root / "log" / "audit.log"
     text = path.read_text() if path.exists() else ""
-    return [
-        json.loads(line) for line in text.rpartition("\n")[0].splitlines()
-    ]  # the last one may be half written
+    # The last one may be half written.
+    return [json.loads(line) for line in text.rpartition("\n")[0].splitlines()]
 
 
 def refusals(daemon: Daemon) -> list[dict[str, Any]]:

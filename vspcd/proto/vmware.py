@@ -219,9 +219,8 @@ class Session:
         self.known = frozenset(_checked(int, code) for code in saved["known"])
         self.line = line_from_dict(saved["line"])
         self._line_told = _checked(bool, saved["line_told"])
-        self.wants_breaks = _checked(
-            bool, saved.get("wants_breaks", False)
-        )  # an older version did not know it
+        # An older version did not know it.
+        self.wants_breaks = _checked(bool, saved.get("wants_breaks", False))
 
     def _negotiate(self, token: Negotiation) -> list[Event]:
         events: list[Event] = []

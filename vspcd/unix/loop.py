@@ -69,9 +69,8 @@ class Loop:
         self._running = False
         self._signals: dict[int, Callable[[], None]] = {}
         self._arrived: set[int] = set()
-        self._arrives = (
-            self._came
-        )  # kept: a child that puts back a signal's default has nothing to take apart
+        # Kept, so that a child that puts back a signal's default has nothing to take apart.
+        self._arrives = self._came
         self._wakeup: Optional[tuple[socket.socket, socket.socket]] = None
         if opened:
             self.open()

@@ -31,9 +31,8 @@ def _info(sock: socket.socket) -> tuple[int, int, int]:
 
 
 def _queued(sock: socket.socket, request: int) -> int:
-    answer = bytearray(
-        4
-    )  # the kernel writes here; one that cannot be written to is found out by an exception
+    # The kernel writes here; that it cannot, with bytes, ioctl would find out by an exception.
+    answer = bytearray(4)
     fcntl.ioctl(sock.fileno(), request, answer)
     queued: int = _INT.unpack(answer)[0]
     return queued
