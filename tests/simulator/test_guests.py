@@ -16,15 +16,15 @@ import pytest
 
 from tests.simulator.stories import ALL_BYTES, MEGABYTE, alive, in_loop, poll, standstill
 from vspcd.simulator import script, shell
-from vspcd.simulator.guests import Connected, Echo, Guest, GuestFactory, Stream, opener
+from vspcd.simulator.guests import Connected, Echo, Guest, GuestFactory, Report, Stream, opener
 from vspcd.simulator.pipe import CHUNK, LIMIT
 from vspcd.simulator.script import Script, ScriptError, Step, parse
 from vspcd.simulator.shell import Shell
 
 
 @contextlib.asynccontextmanager
-async def running(factory: GuestFactory) -> AsyncIterator[Guest]:
-    guest = factory(lambda line: None)
+async def running(factory: GuestFactory, report: Report = lambda line: None) -> AsyncIterator[Guest]:
+    guest = factory(report)
     life = asyncio.ensure_future(guest.run())
     try:
         yield guest
@@ -326,8 +326,9 @@ def test_a_serial_socket_that_comes_later_is_opened(tmp_path: Path, monkeypatch:
 
     async def story() -> None:
         path = tmp_path / "serial"
-        async with running(partial(Connected, address=f"unix:{path}")) as guest:
-            await asyncio.sleep(0.05)
+        told: list[str] = []
+        async with running(partial(Connected, address=f"unix:{path}"), told.append) as guest:
+            await poll(lambda: told == [f"serial port unix:{path}: No such file or directory; trying again"])
             server = await asyncio.start_unix_server(greet, path)
             assert await said(guest, 5) == b"hello"
             server.close()

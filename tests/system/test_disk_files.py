@@ -41,6 +41,7 @@ class Talker:
         while time.monotonic() < end:
             self.say()
             time.sleep(STEP)
+        self.say()
 
     def wait_seen(self) -> None:
         """Talk until the worker has looked after its files, which it does once a second."""

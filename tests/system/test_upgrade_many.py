@@ -65,12 +65,13 @@ class Load:
 
 def attach(path: str, vm: FakeVm) -> float:
     """How long a new client needs until the VM hears it; it tries again while nobody listens."""
-    since = time.monotonic()
+    since, deadline = time.monotonic(), Deadline(f"a new client reaches {vm.name}")
     while True:
+        deadline.left()
         try:
             with TcpClient(("127.0.0.1", int(path))) as client:
                 client.send(b"?")
-                while client.chunk(0.01) is None:
+                while client.chunk(0.01) is None and deadline.left():
                     if heard(vm):
                         return time.monotonic() - since
         except ConnectionError:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workers.tls_bench import Client, End, TlsBench, all_of, pump, received, self_signed
+from tests.workers.tls_bench import Client, End, TlsBench, all_of, pump, received, self_signed, stuffed
 from tests.workers.tls_peer import TlsPeer
 
 MEGABYTE = 1 << 20
@@ -223,24 +223,11 @@ def test_a_dead_worker_ends_the_connection_of_its_peer(bench: TlsBench) -> None:
 # A side that stops reading
 
 
-def stuffed(sock: socket.socket) -> int:
-    """How much a socket takes until it has taken nothing for half a second."""
-    sock.setblocking(False)
-    sent, quiet_since = 0, time.monotonic()
-    while time.monotonic() < quiet_since + 0.5:
-        try:
-            sent += sock.send(bytes(65536))
-            quiet_since = time.monotonic()
-        except BlockingIOError:
-            time.sleep(0.01)
-    return sent
-
-
 def test_a_peer_that_stops_reading_holds_up_its_worker_and_costs_no_memory(bench: TlsBench) -> None:
     tls, worker = secure(bench)
     other, other_worker = secure(bench)
     before = bench.memory()
-    stuffed(worker)
+    stuffed(worker.fileno())
     assert bench.memory() - before < MEGABYTE
     other.send(b"undisturbed")
     assert received(other_worker, 11) == b"undisturbed"
@@ -255,14 +242,7 @@ def test_a_worker_that_stops_reading_holds_up_its_peer_and_costs_no_memory(bench
         bench.wait("secured", 1)
         other, other_worker = secure(bench)
         before = bench.memory()
-        os.set_blocking(client.stdin.fileno(), False)
-        sent, quiet_since = 0, time.monotonic()
-        while time.monotonic() < quiet_since + 0.5:
-            taken = client.stdin.write(bytes(65536))
-            if taken:
-                sent, quiet_since = sent + taken, time.monotonic()
-            else:
-                time.sleep(0.01)
+        sent = stuffed(client.stdin.fileno())
         assert bench.memory() - before < MEGABYTE
         other.send(b"undisturbed")
         assert received(other_worker, 11) == b"undisturbed"
@@ -287,7 +267,7 @@ def test_a_leg_that_waits_for_its_worker_does_not_spin_when_its_peer_ends(bench:
 
 def test_a_leg_that_waits_for_its_peer_does_not_spin(bench: TlsBench) -> None:
     tls, worker = secure(bench)
-    stuffed(worker)
+    stuffed(worker.fileno())
     tls.fin()
     before = cpu_of(bench.process.pid)
     time.sleep(0.5)

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from tests.unix.turning import until
-from tests.workers.tls_bench import Client, TlsBench, openssl, received, self_signed
+from tests.workers.tls_bench import Client, TlsBench, openssl, received, self_signed, stuffed
 from tests.workers.tls_peer import TlsPeer
 from vspcd.unix.tcpinfo import unacknowledged
 
@@ -194,14 +194,7 @@ def test_a_peer_that_does_not_read_but_whose_host_answers_is_alive(bench: TlsBen
     peer, worker = bench.connect()
     TlsPeer(peer).handshake()
     bench.wait("secured", 1)
-    worker.setblocking(False)
-    full_since = time.monotonic()
-    while time.monotonic() < full_since + 0.3:
-        try:
-            worker.send(bytes(65536))
-            full_since = time.monotonic()
-        except BlockingIOError:
-            time.sleep(0.01)
+    stuffed(worker.fileno())
     bench.send("probe", leg=1)
     assert bench.wait("probed", 1)["alive"]
 

@@ -19,6 +19,7 @@ from typing import Any, Optional, Union
 
 import psutil
 
+from tests.system import wait
 from tests.unix.turning import until
 from vspcd.proto import control
 from vspcd.unix.channel import Channel, pair
@@ -26,6 +27,7 @@ from vspcd.unix.loop import Loop
 from vspcd.unix.pair import loopback_pair
 
 PATIENCE = 30.0
+FULL = 0.5  # seconds without room
 LIFE = """
 import json, socket, sys
 from workers.tls import TlsStart, main
@@ -147,10 +149,7 @@ class Client:
     def order(self, command: bytes) -> None:
         """One of its commands, which is such only when it is read by itself."""
         self.stdin.write(command)
-        deadline = time.monotonic() + PATIENCE
-        while any(fcntl.ioctl(self.stdin.fileno(), termios.FIONREAD, bytes(4))):
-            assert time.monotonic() < deadline, "it does not read its commands"
-            time.sleep(0.01)
+        wait.until(lambda: not any(fcntl.ioctl(self.stdin, termios.FIONREAD, bytes(4))), "openssl reads it")
 
     def read_until(self, text: bytes) -> None:
         """Read what it prints, up to this text."""
@@ -203,6 +202,15 @@ def pump(*ends: End, expect: int) -> None:
         readable, writable, _ = select.select(readers, writers, [], 1)
         for end in ends:
             end.step(readable, writable)
+
+
+def stuffed(fd: int) -> int:
+    """How much a descriptor takes until it has taken nothing for half a second."""
+    os.set_blocking(fd, False)
+    sent = 0
+    while select.select([], [fd], [], FULL)[1]:
+        sent += os.write(fd, bytes(65536))
+    return sent
 
 
 def received(sock: socket.socket, size: int) -> bytes:
