@@ -15,7 +15,7 @@ import pytest
 from tests.system import processes
 from tests.system.conftest import StartDaemon
 from tests.system.daemon import Daemon
-from tests.system.disks import Disk, joined, mount, run, small_disk, unmount
+from tests.system.disks import Disk, joined, make_ext4, mount, small_disk, unmount
 from tests.system.payload import numbered
 from tests.system.vm import FakeVm
 from tests.system.wait import throughout, until
@@ -33,10 +33,7 @@ def thin_disk(path: Path, beside: Path) -> Iterator[Disk]:
         image = beside / "image"
         with image.open("wb") as file:
             file.truncate(64 << 20)
-        try:
-            run("mkfs.ext4", "-q", "-b", 4096, "-O", "^has_journal", "-E", "nodiscard", image)
-        except OSError as error:
-            pytest.skip(f"no ext4 here: {error}")
+        make_ext4(image, "-b", 4096, "-O", "^has_journal", "-E", "nodiscard")
         mount("-o", "loop,errors=continue", image, path)
         try:
             yield below
