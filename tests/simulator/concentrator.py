@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from types import TracebackType
 from typing import Callable, Optional
 
 from vspcd.proto import telnet, vmware
@@ -148,12 +147,7 @@ class Concentrator:
         self._accepting = asyncio.ensure_future(self._accept())
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._accepting.cancel()
         await asyncio.gather(self._accepting, return_exceptions=True)
         self._listener.close()

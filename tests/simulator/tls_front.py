@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import ssl
 from pathlib import Path
-from types import TracebackType
 from typing import Optional
 
 from tests.simulator.concentrator import Concentrator
@@ -37,12 +36,7 @@ class TlsFront:
         self.address: tuple[str, int] = (host, port)
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.break_off()
         for task in self._tasks:

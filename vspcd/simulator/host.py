@@ -27,7 +27,6 @@ import random
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Callable, NamedTuple, Optional
 
 from vspcd.simulator import vm
@@ -362,12 +361,7 @@ class SimulatedVm:
         self._tasks = [asyncio.ensure_future(port.run()) for port in self.ports]
         return self
 
-    async def __aexit__(
-        self,
-        kind: Optional[type[BaseException]],
-        error: Optional[BaseException],
-        trace: Optional[TracebackType],
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
