@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ from vspcd.unix import logfile, logwriter
 from vspcd.unix.logfile import TAIL, LogFile
 
 EVERYTHING = bytes(range(256))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
-    monkeypatch.setattr(logfile, "RETRY", 0.0)
-    made = Folder(tmp_path)
-    yield made
-    made.close()
 
 
 def noise(size: int, seed: int = 1) -> bytes:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -17,15 +15,6 @@ from vspcd.unix import logfile
 from vspcd.unix.logfile import LogFile
 
 MARKER = re.compile(rb"\r\n\[vspcd: (\d+) bytes not logged: [^\]]*\]\r\n")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
-    monkeypatch.setattr(logfile, "RETRY", 0.0)
-    made = Folder(tmp_path)
-    yield made
-    made.close()
 
 
 def lose(log: LogFile, size: int) -> None:

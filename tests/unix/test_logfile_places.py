@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +12,10 @@ from tests.unix.logs import Folder
 from tests.unix.test_logfile import noise, read_all
 from tests.unix.turning import open_descriptors
 from vspcd.core.indexfile import Index
-from vspcd.unix import logfile, logindex
+from vspcd.unix import logindex
 from vspcd.unix.logfile import LogFile
 
 EVERYTHING = bytes(range(256))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
-    monkeypatch.setattr(logfile, "ROTATE_RETRY", 0.0)
-    monkeypatch.setattr(logfile, "RETRY", 0.0)
-    made = Folder(tmp_path)
-    yield made
-    made.close()
 
 
 # Rename and reopen
