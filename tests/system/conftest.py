@@ -12,6 +12,7 @@ from typing import Callable, Optional
 import pytest
 
 from tests.system.daemon import Daemon
+from tests.system.menus import Menu, session
 from tests.system.vm import FakeVm
 
 StartDaemon = Callable[..., Daemon]
@@ -64,3 +65,9 @@ def daemon(start_daemon: StartDaemon) -> Daemon:
 def dial(daemon: Daemon, stack: ExitStack) -> Dial:
     """dial(name=..., uuid=...) connects a VM, which is hung up at the end."""
     return lambda **what: stack.enter_context(daemon.dial(**what))
+
+
+@pytest.fixture
+def menu(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> Menu:
+    """A session on the console of the test's own ``vm``, wide enough for every question."""
+    return stack.enter_context(session(daemon, vm.name, columns=200))

@@ -1,4 +1,4 @@
-"""The escape menu of vspcctl console with the real daemon: every command of it, through deaths and upgrades."""
+"""The escape menu of vspcctl console with the real daemon: sharing, questions, other consoles, deaths and upgrades."""
 
 from __future__ import annotations
 
@@ -8,56 +8,23 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
-from pathlib import Path
-from typing import Union
 
 import pytest
 
 from tests.system import processes
-from tests.system.clients import PtyClient, TelnetClient
+from tests.system.clients import PtyClient
 from tests.system.conftest import Dial
 from tests.system.daemon import VSPCCTL, Daemon
-from tests.system.disks import small_disk
+from tests.system.menus import ESCAPE, Menu, session
 from tests.system.test_sharing import audit, known
 from tests.system.test_worker_death import kill_worker
-from tests.system.vm import COM_PORT, IAC, Command, FakeVm, Sub, sub
+from tests.system.vm import BREAK, FakeVm
 from tests.system.wait import until
-
-ESCAPE = b"\x1d"
-BREAK = Command(243)
-
-
-class Menu(PtyClient):
-    """A session on a terminal."""
-
-    def choose(self, key: bytes, question: Union[bytes, re.Pattern[bytes]]) -> None:
-        """Type a key behind the escape key, and wait for what it asks."""
-        self.send(ESCAPE + key)
-        self.read_until(question)
-
-    def answer(self, line: bytes) -> None:
-        self.send(line + b"\r")
-
-
-def session(daemon: Daemon, name: str, *options: str, columns: int = 80) -> Menu:
-    words = [VSPCCTL, "--root", str(daemon.root), "console", "--replay", "0", *options, name]
-    client = Menu(words, columns=columns)
-    client.read_until(b"helps]")
-    return client
 
 
 @pytest.fixture
 def vm(dial: Dial) -> FakeVm:
     return dial(name="web01")
-
-
-@pytest.fixture
-def menu(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> Menu:
-    return stack.enter_context(session(daemon, vm.name, columns=200))
-
-
-def breaks(vm: FakeVm) -> int:
-    return vm.heard.count(BREAK)
 
 
 # Sharing
@@ -107,104 +74,6 @@ def test_who_and_info_tell_of_this_session(daemon: Daemon, vm: FakeVm, menu: Men
     menu.read_until(re.compile(rb"web01 +%d .*vspcctl" % number))
     menu.send(ESCAPE + b"i")
     menu.read_until(b"you: number %d, read-write" % number)
-
-
-# Breaks
-
-
-def test_a_break_needs_enter_and_is_written_down(daemon: Daemon, vm: FakeVm, menu: Menu) -> None:
-    menu.choose(b"b", b"break: ")
-    menu.send(b"\x03" + ESCAPE + b"b")
-    menu.read_until(b"break: ")
-    menu.answer(b"")
-    menu.read_until(b"break sent]")
-    menu.send(b"x")
-    assert vm.read(1) == b"x"
-    assert breaks(vm) == 1
-    until(lambda: any(each["what"] == "break" for each in audit(daemon)), "the break is written down")
-
-
-def test_a_dangerous_sysrq_key_is_confirmed_and_a_harmless_one_is_not(vm: FakeVm, menu: Menu) -> None:
-    menu.choose(b"b", b"break: ")
-    menu.answer(b"sync")
-    assert (vm.read(1), breaks(vm)) == (b"s", 1)
-    menu.choose(b"b", b"break: ")
-    menu.answer(b"reboot")
-    menu.read_until(b"reboots at once")
-    menu.answer(b"")
-    menu.read_until(b"nothing was sent]")
-    menu.choose(b"b", b"break: ")
-    menu.answer(b"reboot")
-    menu.read_until(b"y/N: ")
-    menu.answer(b"y")
-    assert (vm.read(1), breaks(vm)) == (b"b", 2)
-
-
-def test_a_break_of_a_telnet_client_goes_through(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
-    telnet = stack.enter_context(TelnetClient(daemon.port(vm.name))).negotiated()
-    telnet.socket.sendall(bytes([IAC, 243]) + b"b")
-    assert vm.read(1) == b"b"
-    assert breaks(vm) == 1
-
-
-def test_a_vm_that_has_asked_for_it_is_told_of_a_break_by_com_port_as_well(vm: FakeVm, menu: Menu) -> None:
-    vm.send_raw(sub(bytes([10, 0x10]), COM_PORT))
-    vm.hear(Sub(COM_PORT, bytes([110, 0x10])))
-    menu.choose(b"b", b"break: ")
-    menu.answer(b"sync")
-    assert vm.read(1) == b"s"
-    vm.hear(Sub(COM_PORT, bytes([106, 0x10])))
-    heard = [each for each in vm.heard if each in (BREAK, Sub(COM_PORT, bytes([106, 0x10])))]
-    assert heard == [BREAK, Sub(COM_PORT, bytes([106, 0x10]))]
-
-
-def test_the_break_command_sends_one_and_says_so(daemon: Daemon, vm: FakeVm) -> None:
-    done = daemon.ctl("break", vm.name, "--sysrq", "help", "--yes")
-    assert (done.returncode, done.stdout) == (0, "web01: break and SysRq h sent (lists the keys)\n")
-    assert (vm.read(1), breaks(vm)) == (b"h", 1)
-    until(lambda: any(each["what"] == "break" for each in audit(daemon)), "the break is written down")
-
-
-def test_the_break_command_ends_when_the_break_was_taken(daemon: Daemon, vm: FakeVm) -> None:
-    worker = daemon.worker(vm.name)
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        words = [VSPCCTL, "--root", str(daemon.root), "break", "--yes", vm.name]
-        command = subprocess.Popen(words, stdout=subprocess.PIPE)
-        daemon.wait_clients(vm.name, 1)
-        with pytest.raises(subprocess.TimeoutExpired):
-            command.wait(0.5)
-    finally:
-        os.kill(worker, signal.SIGCONT)
-    assert command.communicate(timeout=20)[0] == b"web01: break sent\n"
-    vm.hear(BREAK)
-
-
-def test_the_break_command_asks_on_a_terminal(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
-    for typed, code in ((b"n\n", 1), (b"\n", 1), (b"\x04", 1), (b"\x03", 130), (b"y\n", 0)):
-        client = stack.enter_context(PtyClient([VSPCCTL, "--root", str(daemon.root), "break", vm.name]))
-        client.read_until(b"Send it? [y/N] ")
-        client.send(typed)
-        assert client.wait() == code
-    vm.hear(BREAK)
-    assert breaks(vm) == 1
-
-
-def test_the_break_command_refuses_what_it_cannot_do(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
-    done = daemon.ctl("break", vm.name)
-    assert (done.returncode, "--yes says so" in done.stderr) == (2, True)
-    done = daemon.ctl("break", vm.name, "--sysrq", "rebot", "--yes")
-    assert (done.returncode, "is no SysRq key" in done.stderr) == (2, True)
-    holder = stack.enter_context(session(daemon, vm.name, "--lock"))
-    done = daemon.ctl("break", vm.name, "--yes")
-    assert (done.returncode, "is locked by" in done.stderr) == (5, True)
-    vm.close()
-    daemon.wait_state(vm.name, "waiting")
-    holder.send(ESCAPE + b".")
-    holder.wait()
-    done = daemon.ctl("break", vm.name, "--yes")
-    assert (done.returncode, "no VM is there to take a break" in done.stderr) == (1, True)
-    assert breaks(vm) == 0
 
 
 # Output while a question is shown
@@ -301,120 +170,6 @@ def test_the_menu_acts_for_the_session_after_an_upgrade(daemon: Daemon, vm: Fake
     menu.send(ESCAPE + b"o")
     menu.read_until(b"you only watch now]")
     assert known(daemon, vm.name)[0]["mode"] == "ro"
-
-
-# Files
-
-
-def test_the_last_lines_are_replayed(vm: FakeVm, menu: Menu) -> None:
-    vm.send(b"one\r\ntwo\r\n\x1b[5;5Hthree\r\nprompt$ ")
-    menu.read_until(b"prompt$ ")
-    menu.choose(b"r", b"how many lines")
-    menu.answer(b"3")
-    shown = menu.read_until(b"[vspcctl: end of these lines]\r\nprompt$ ")
-    assert b"lines of web01]\r\ntwo\r\nthree\r\nprompt$ " in shown
-    assert b"\x1b[5;5H" not in shown
-
-
-def test_the_last_lines_are_there_although_nobody_else_is_let_in(
-    daemon: Daemon, vm: FakeVm, stack: ExitStack
-) -> None:
-    menu = stack.enter_context(session(daemon, vm.name, "--exclusive"))
-    vm.send(b"one\r\ntwo\r\n")
-    menu.read_until(b"two\r\n")
-    menu.choose(b"r", b"how many lines")
-    menu.answer(b"")
-    menu.read_until(b"as far as this session remembers]")
-    menu.read_until(b"one\r\ntwo\r\n")
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Path:
-    path = tmp_path / "commands"
-    path.write_text("first\nsecond\n")
-    return path
-
-
-def send_file(menu: Menu, path: Path, pace: bytes = b"") -> None:
-    menu.choose(b">", b"send file: ")
-    menu.answer(str(path).encode())
-    menu.read_until(b"pace: ")
-    menu.answer(pace)
-
-
-def test_a_file_waits_for_its_echo(vm: FakeVm, menu: Menu, commands: Path) -> None:
-    send_file(menu, commands)
-    assert vm.read(6) == b"first\r"
-    menu.send(b"dropped")
-    menu.read_until(b"Ctrl-C stops that]")
-    assert bytes(vm.data) == b""
-    vm.send(b"first\r\n")
-    assert vm.read(7) == b"second\r"
-    vm.send(b"second\r\n")
-    menu.read_until(b"13 bytes in ")
-    menu.send(b"me")
-    assert vm.read(2) == b"me"
-
-
-def test_a_file_without_echo_stops_with_the_line(vm: FakeVm, menu: Menu, commands: Path) -> None:
-    send_file(menu, commands)
-    menu.read_until(b"0 of 2 lines of ")
-    menu.read_until(b"line 1 was not echoed")
-    send_file(menu, commands, b"50")
-    menu.read_until(b"13 bytes in ")
-    assert vm.read(19) == b"first\rfirst\rsecond\r"
-
-
-def test_ctrl_c_stops_a_file_and_is_not_sent(vm: FakeVm, menu: Menu, commands: Path) -> None:
-    send_file(menu, commands)
-    assert vm.read(6) == b"first\r"
-    menu.send(b"\x03")
-    menu.read_until(b"you have stopped it")
-    menu.send(b"ls")
-    assert vm.read(2) == b"ls"
-
-
-def test_a_file_that_cannot_be_read_is_explained(menu: Menu, tmp_path: Path) -> None:
-    for path, why in ((tmp_path / "none", b"No such file"), (tmp_path, b"directory")):
-        menu.choose(b">", b"send file: ")
-        menu.answer(str(path).encode())
-        menu.read_until(b"cannot send ")
-        menu.read_until(why)
-
-
-def test_a_local_copy_has_what_the_console_says_until_it_is_ended(
-    vm: FakeVm, menu: Menu, tmp_path: Path
-) -> None:
-    path = tmp_path / "copy"
-    for said in (b"one\xff\r\n", b"two\r\n"):
-        menu.choose(b"L", b"local copy to file: ")
-        menu.answer(str(path).encode())
-        menu.read_until(b"L ends it]")
-        vm.send(said)
-        menu.read_until(b"\r\n")
-        until(lambda said=said: path.read_bytes().endswith(said), "the copy has it")  # type: ignore[misc]
-        menu.send(ESCAPE + b"L")
-        menu.read_until(b"the local copy has ended")
-        vm.send(b"between\r\n")
-        menu.read_until(b"between\r\n")
-    assert path.read_bytes() == b"one\xff\r\ntwo\r\n"
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_local_copy_on_a_full_disk_ends_with_a_word_and_the_console_goes_on(
-    vm: FakeVm, menu: Menu, root: Path, stack: ExitStack
-) -> None:
-    disk = stack.enter_context(small_disk(root / "small", "64k"))
-    menu.choose(b"L", b"local copy to file: ")
-    menu.answer(str(disk.path / "copy").encode())
-    menu.read_until(b"L ends it]")
-    vm.send(b"x" * 100000 + b"\r\n")
-    menu.read_until(b"the local copy has ended")
-    menu.read_until(b"No space left on device")
-    vm.send(b"goes on")
-    menu.read_until(b"goes on")
-    menu.send(ESCAPE + b"i")
-    assert b"local copy" not in menu.read_until(b"you: number")
 
 
 # Other consoles

@@ -34,6 +34,9 @@ class Command(NamedTuple):
     code: int
 
 
+BREAK = Command(243)
+
+
 class Sub(NamedTuple):
     option: int
     payload: bytes
