@@ -16,9 +16,11 @@ import subprocess
 import termios
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Optional, TypeVar, Union
 
 from tests.system import processes
+from tests.system.daemon import Daemon
 from tests.system.vm import (
     BINARY,
     DO,
@@ -30,6 +32,7 @@ from tests.system.vm import (
     WILL,
     WONT,
     Command,
+    FakeVm,
     Option,
     Sub,
     doubled,
@@ -266,3 +269,14 @@ class PtyClient(Client):
         self.process.wait(timeout=20)
         os.close(self.master)
         os.close(self._slave)
+
+
+def one_of_each(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> tuple[TcpClient, TelnetClient, UnixClient]:
+    """A client of each kind on the console of a VM."""
+    raw = stack.enter_context(TcpClient(daemon.port(vm.name)))
+    raw.send(b"r")  # who speaks first is not offered telnet
+    assert vm.read(1) == b"r"
+    telnet = stack.enter_context(TelnetClient(daemon.port(vm.name))).negotiated()
+    unix = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
+    daemon.wait_clients(vm.name, 3)
+    return raw, telnet, unix

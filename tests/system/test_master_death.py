@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import processes
-from tests.system.clients import TcpClient, TelnetClient, UnixClient
+from tests.system.clients import TcpClient, TelnetClient, UnixClient, one_of_each
 from tests.system.conftest import Dial, StartDaemon
 from tests.system.daemon import Daemon
 from tests.system.installed import Installed
@@ -34,12 +34,7 @@ def restarted(daemon: Daemon) -> None:
 
 def test_vm_and_clients_of_every_kind_stay(daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
     vm = dial()
-    raw = stack.enter_context(TcpClient(daemon.port(vm.name)))
-    raw.send(b"r")
-    assert vm.read(1) == b"r"
-    telnet = stack.enter_context(TelnetClient(daemon.port(vm.name))).negotiated()
-    unix = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
-    daemon.wait_clients(vm.name, 3)
+    raw, telnet, unix = one_of_each(daemon, vm, stack)
     worker = daemon.worker(vm.name)
     restarted(daemon)
     vm.send(b"said afterwards")

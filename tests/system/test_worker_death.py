@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from tests.system import processes
-from tests.system.clients import TcpClient, TelnetClient, UnixClient
+from tests.system.clients import TcpClient, one_of_each
 from tests.system.conftest import Dial
 from tests.system.daemon import Daemon
 from tests.system.vm import FakeVm, Sub
@@ -41,12 +41,7 @@ def test_what_the_vm_says_is_whole_in_the_log_and_at_every_client(
     daemon: Daemon, dial: Dial, stack: ExitStack
 ) -> None:
     vm = dial()
-    raw = stack.enter_context(TcpClient(daemon.port(vm.name)))
-    raw.send(b"r")
-    assert vm.read(1) == b"r"
-    telnet = stack.enter_context(TelnetClient(daemon.port(vm.name))).negotiated()
-    unix = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
-    daemon.wait_clients(vm.name, 3)
+    raw, telnet, unix = one_of_each(daemon, vm, stack)
     said = b""
     for number, piece in enumerate(pieces(1)):
         vm.send(piece)
