@@ -20,7 +20,9 @@ _LAST_ACK_MS = 56  # tcpi_last_ack_recv
 _BYTES = struct.Struct("=QQ")  # tcpi_bytes_acked, tcpi_bytes_received
 _BYTES_AT = 120
 _INT = struct.Struct("=i")
-_FIN_RECEIVED = frozenset({6, 7, 8, 9, 11})  # TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, CLOSING
+_CLOSE = 7
+_FIN_RECEIVED = frozenset({6, 8, 9, 11})  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
+TCP_INQ = 36  # linux/tcp.h; the socket module has no name for it
 SAMPLES = 1000
 
 
@@ -56,8 +58,24 @@ def consumed(sock: socket.socket) -> int:
         later, _, after = _info(sock)
         if before == after and state == later:
             # A FIN takes a place in the sequence and is counted as a byte.
-            return before - waiting - (state in _FIN_RECEIVED)
+            return before - waiting - (state in _FIN_RECEIVED or _reset_behind_fin(sock, state, waiting))
     raise OSError("the connection's counters do not stand still")
+
+
+def _reset_behind_fin(sock: socket.socket, state: int, waiting: int) -> bool:
+    """Whether a connection that was reset had been closed before, with ``waiting`` bytes unread.
+
+    The hint for the next read counts a FIN, FIONREAD does not.
+    """
+    if state != _CLOSE or not waiting:
+        return False
+    sock.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 1)
+    try:
+        flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+        _, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(_INT.size), flags)
+    finally:
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_INQ, 0)
+    return any(_INT.unpack(data)[0] > waiting for _, kind, data in ancillary if kind == TCP_INQ)
 
 
 def given(sock: socket.socket) -> int:
