@@ -24,7 +24,7 @@ from vspcd.unix import tcpinfo
 from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import PEER_CLOSED, READ, WRITE, Handler, Loop
 from vspcd.unix.lowwater import LowWater
-from vspcd.unix.page import BYTES_OUT, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
+from vspcd.unix.page import BYTES_OUT, HALF, HALF_AT, HALF_LEG, HEAD, INTENT, READ_UP_TO, SENT_UP_TO, Page
 
 OUT_LIMIT = 8192
 """Bytes: what waits is told to the master, and a message to it has its limit."""
@@ -75,8 +75,9 @@ class Leg:
         """The console types to here: note from now on what was given. ``typed`` of the batch on its way is out."""
         self._sending = page
         self.typed = typed
-        page.words[INTENT] = 0
+        # What the intent belongs to is not noted before this: it is forgotten behind it.
         self._note_sent()
+        page.words[INTENT] = 0
 
     # Events.
 
@@ -202,6 +203,21 @@ class Leg:
         if self._sending is not None:
             self._sending.put(SENT_UP_TO, self.number, self.given, self.typed, self.replied)
             reached("leg.noted")
+
+    def cut(self, half: bytes, client: int) -> None:
+        """An escape that ``client`` typed was cut: this is its other half, which goes before anything else."""
+        self.half, self.half_of = half, client
+        if half and self._sending is not None:
+            words = self._sending.words
+            words[HALF] = 0
+            words[HALF_AT] = self.given
+            words[HALF] = HALF_LEG * self.number + half[0]
+
+    def resume_half(self, page: Page) -> None:
+        """A dead worker may have cut an escape, of somebody who has left since."""
+        leg, half = divmod(page.words[HALF], HALF_LEG)
+        if leg == self.number and page.words[HALF_AT] == self.given:
+            self.half = bytes((half,))
 
     def begin_batch(self, typed: int) -> None:
         """What is sent from now on belongs to another batch, of which ``typed`` bytes are out already."""

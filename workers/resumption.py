@@ -75,6 +75,7 @@ def resume(
     _forget(leg, taken, room)
     reached("resume.discarded")
     typed = _count_sent(leg, told, page)
+    leg.resume_half(page)
     return Resumed(connection, head, early, typed)
 
 

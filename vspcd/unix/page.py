@@ -39,6 +39,10 @@ IN_DOUBT = (
     10  # a client whose batch is with the VM and may be in its socket still, and nobody can count; 0 for none
 )
 LOG_ON_DISK = 11  # journal position up to which the disk is known to have the log
+HALF_AT = 12  # bytes given to the leg when an escape was cut there
+HALF = 13  # the escape's other half: HALF_LEG times the leg's number, and the byte; 0 for none
+
+HALF_LEG = 256
 
 # Groups of facts: the word that says which slot is in force, then two slots of FACTS words.
 FACTS = 4
