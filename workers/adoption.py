@@ -93,7 +93,6 @@ def _leg(leg: Leg, session: Optional[dict[str, Any]], feeds: bool) -> Word:
 
 def _client(client: Client) -> Word:
     kind = RAW if client.kind == TELNET and client.told_coded is False else client.kind
-    terminal = None if client.terminal is None else client.terminal.snapshot()
     facts = {"client": client.number, "kind": kind, "from": client.origin, "mode": client.mode}
-    told = {"terminal": terminal, "facts": client.facts}
+    told = {"terminal": client.told_terminal, "facts": client.facts}
     return {"type": "client", **facts, **told}, [client.sock.fileno()]

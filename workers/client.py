@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Callable, NamedTuple, Optional, Union
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from vspcd.proto import attach, telnet
 from vspcd.proto.errors import PeerError
-from vspcd.proto.terminal import Break, Input, Terminal
+from vspcd.proto.terminal import UNDECIDED, Break, Input, Terminal
 from vspcd.unix import tcpinfo
 from vspcd.unix.failpoint import reached
 from vspcd.unix.lowwater import LowWater
@@ -75,7 +75,9 @@ class Client:
         self.announce_live = kind == ATTACH
         self.terminal = Terminal() if kind == TELNET else None
         self.decided = kind != TELNET
-        self.told_terminal: Optional[dict[str, object]] = None
+        self.told_terminal: Optional[dict[str, Any]] = None  # what the master knows of it
+        self.answered = 0  # bytes of our own words that its last ones were answered with
+        self.already_said = 0  # those of them that will be made again
         self.told_coded: Optional[bool] = None  # what the master knows of its coding
         self._low_water = LowWater(sock)
         self.counted = (
@@ -96,24 +98,27 @@ class Client:
         """Whether console bytes reach it in another form than they have."""
         return self.kind == ATTACH or (self.terminal is not None and self.terminal.kind == TELNET)
 
+    @property
+    def kind_known(self) -> bool:
+        """Whether it has shown if it speaks telnet, or does not have to."""
+        return self.terminal is None or self.terminal.kind != UNDECIDED
+
     def note(self) -> None:
         """Note how far it is, for the master, and for the process that may have to go on here."""
         self._page.put_client(self._slot, self.cursor, self._half, self._given, len(self.out))
         reached("client.noted")
 
-    def resume(self, read: Callable[[int, int], Optional[bytes]]) -> None:
+    def resume(self, read: Callable[[int, int], Optional[bytes]], unsaid: bytes = b"") -> None:
         """Go on where a dead worker was; ``read(position, size)`` reads the journal.
 
         What the kernel was given since the last note is first what waited then, and after that console bytes. Those
         that no file has, such as on a full disk, the VM says again: what it was given of them is left out then.
+        ``unsaid``: what waited and is known.
         """
         noted = self._page.client(self._slot)
-        self.cursor, self._half = noted.cursor, False
-        if noted.half:
-            self.out += b"\xff"
         more = tcpinfo.given(self.sock) - noted.given if self.counted else 0
-        if noted.half and more:
-            self.out.clear()
+        self.cursor, self._half = noted.cursor, noted.half and not more
+        self.out += unsaid or (b"\xff" if self._half else b"")
         more = max(0, more - noted.waiting)
         self._given = tcpinfo.given(self.sock) - more if self.counted else noted.given
         while more:
@@ -136,6 +141,7 @@ class Client:
         self._given += size
         if half:
             self.out += b"\xff"
+            self._half = True
         return size
 
     def nothing_comes_again(self) -> None:
@@ -150,6 +156,13 @@ class Client:
             return tcpinfo.consumed(self.sock) if self.counted else 0
         except OSError:
             return 0
+
+    def given(self) -> int:
+        """Bytes that were ever given to it, apart from a constant."""
+        try:
+            return tcpinfo.given(self.sock) if self.counted else self._given
+        except OSError:
+            return self._given
 
     # Output.
 
@@ -310,9 +323,12 @@ class Client:
         return Typed(b"".join(_wire(item) for item, _ in items), size, breaks=breaks) if size else None
 
     def answer(self, wire: bytes) -> None:
-        """Queue telnet's own words."""
-        if wire:
-            self.out += wire
+        """Queue telnet's own words, but for those that a dead worker has queued."""
+        skip = min(len(wire), self.already_said)
+        self.already_said -= skip
+        self.answered = len(wire)
+        if wire[skip:]:
+            self.out += wire[skip:]
             self.note()
 
     def _sleep_until(self, low_water: int) -> None:

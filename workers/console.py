@@ -7,11 +7,11 @@ Never: parses the VM's protocol (the kind does), listens, stalls for anybody's s
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Callable, Optional
 
 from vspcd.core import names
 from vspcd.proto import pickles
-from vspcd.proto.terminal import Terminal
 from vspcd.proto.vmware_codes import format_uuid
 from vspcd.unix.byname import ByName
 from vspcd.unix.failpoint import reached
@@ -19,6 +19,7 @@ from vspcd.unix.logfile import LogFile
 from vspcd.unix.logsettings import LogSettings, Ties
 from vspcd.unix.loop import HANGUP, PEER_CLOSED, READ, WRITE
 from vspcd.unix.page import IN_DOUBT, READ_UP_TO, TYPED_FROM
+from workers import manners
 from workers.client import ATTACH, CHUNK, RAW, TELNET, Client, ClientGone
 from workers.fanout import FanOut
 from workers.keyboard import Batch, Keyboard
@@ -78,7 +79,9 @@ class Console:
             shell.page.get(READ_UP_TO)[2] if resume else None,
         )
         self.clients: dict[int, Client] = {}
-        self.keyboard = Keyboard(shell.page, self._listen, self._ended, self.detach, self._was_typed)
+        self.keyboard = Keyboard(
+            shell.page, self._listen, self._was_read, self._ended, self.detach, self._was_typed
+        )
         self.typed_log = TypedLog(shell.log_directory, self)
         self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
         self.journal.event("resumed" if resume else "started", {"name": self.name})
@@ -101,9 +104,7 @@ class Console:
         )
         client.facts, client.greeting = message["facts"], message["notice"]
         self.clients[client.number] = client
-        self.shell.loop.watch(
-            client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
-        )
+        self._meet(client)
         self.journal.event("attached", {"client": client.origin, "kind": kind})
         reached("client.attached")
         if kind == TELNET:
@@ -125,7 +126,10 @@ class Console:
         self._flush(client)
 
     def resume_client(self, message: dict[str, Any], fd: int, typist: int, typed: int) -> None:
-        """A client of a dead worker: it goes on where it was. ``typed`` of its batch is with the VM already."""
+        """A client of a dead worker, which goes on where it was once everybody is here: see ``go_on``.
+
+        ``typed`` of its batch is with the VM already.
+        """
         reached("resume.client")
         client = Client(
             message["client"],
@@ -138,26 +142,34 @@ class Console:
         )
         client.announce_live = False
         client.facts = message["facts"]
+        unsaid = b""
         if message["terminal"] is not None:
-            client.terminal = Terminal.restore(message["terminal"])
-            client.decided = client.terminal.kind != "undecided" or message["kind"] == RAW
+            unsaid = manners.restore(client, message["terminal"])
+            client.decided = message["kind"] == RAW or client.kind_known
             client.told_coded = client.coded
         self.journal.reach(client.cursor)
-        client.resume(self.journal.read)
+        client.resume(self.journal.read, unsaid)
         client.tell_mode()
         self._mark_repeats(client)
         self.clients[client.number] = client
-        self.shell.loop.watch(
-            client.sock.fileno(), READ | PEER_CLOSED, lambda events: self._client_ready(client, events)
-        )
         if client.number == typist and not self._batch_was_consumed(client):
             self.keyboard.resume(client.number, typed)
         reached("resume.resumed")
-        if client.decided:
-            self.fanout.begin(client)
-        else:
-            # What it has said already is heard first.
-            self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
+
+    def go_on(self) -> None:
+        """Everybody is here. Nobody is heard before that: who had begun to type is the first."""
+        for client in self.clients.values():
+            self._meet(client)
+        try:
+            self.keyboard.go_on(self.clients)
+        except LegGone:
+            pass  # the loop reports the end of the connection
+        for client in tuple(self.clients.values()):
+            if client.decided:
+                self.fanout.begin(client)
+            else:
+                # What it has said already is heard first.
+                self.shell.loop.call_later(OFFER_AFTER, partial(self._offer, client))
 
     def change_mode(self, message: dict[str, Any]) -> None:
         """The master says who may type. What was on its way is finished, what has not begun is dropped."""
@@ -195,9 +207,10 @@ class Console:
 
     def _offer(self, client: Client) -> None:
         terminal = client.terminal
-        if client.number in self.clients and terminal is not None and terminal.kind == "undecided":
+        if client.number in self.clients and terminal is not None and not client.kind_known:
             terminal.offer()
             client.answer(terminal.take_output())
+            self._was_read(client, 0)
             self._flush(client)
             self.shell.loop.call_later(DECIDE_AFTER, lambda: self._decided(client))
 
@@ -275,18 +288,18 @@ class Console:
             self.keyboard.readable(client, last)
         except LegGone as gone:
             self._leg_broke(str(gone))
-        terminal = client.terminal
-        if terminal is not None and client.number in self.clients:
-            self._tell_terminal(client, terminal.snapshot())
-            if terminal.kind != "undecided":
+        if client.terminal is not None and client.number in self.clients:
+            if client.kind_known:
                 self._decided(client)
             if client.out:
                 self._flush(client)
 
-    def _tell_terminal(self, client: Client, state: dict[str, Any]) -> None:
-        if state != client.told_terminal:
-            client.told_terminal = state
+    def _was_read(self, client: Client, size: int) -> None:
+        """So much of what it has said is about to be dealt with: whoever goes on has to know what that changes."""
+        state = manners.told(client, size)
+        if state is not None:
             self.shell.tell("terminal", client=client.number, state=state)
+            reached("client.told")
 
     def _flush(self, client: Client) -> None:
         """Send what waits for it beside the journal."""
@@ -301,6 +314,12 @@ class Console:
         client.heard = wanted
         self._watch(client)
 
+    def _meet(self, client: Client) -> None:
+        """Let the loop know it."""
+        loop, fd = self.shell.loop, client.sock.fileno()
+        if not loop.watches(fd):
+            loop.watch(fd, READ | PEER_CLOSED, lambda events: self._client_ready(client, events))
+
     def _watch(self, client: Client) -> None:
         """Ask the loop for just what this client is waited for."""
         loop, fd = self.shell.loop, client.sock.fileno()
@@ -309,7 +328,7 @@ class Console:
         if not loop.watches(fd):
             if not client.heard:
                 return
-            loop.watch(fd, 0, lambda events: self._client_ready(client, events))
+            self._meet(client)
         loop.change(fd, self._wanted(client))
 
     def _wanted(self, client: Client) -> int:

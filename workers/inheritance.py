@@ -105,10 +105,7 @@ class Inheritance:
             self._without_the_vm(self._lost)
         for poisonous in self._poisonous:
             self._put_aside(poisonous)
-        try:
-            console.keyboard.go_on(console.clients)
-        except LegGone:
-            pass  # the loop reports the end of the connection
+        console.go_on()
         if self._newcomer is not None:
             worker.take(self._newcomer)
         worker.pump()

@@ -35,13 +35,15 @@ class Batch:
 
 
 class Keyboard:
-    """``listen(client, wanted)`` says whose input the loop should report, ``ended(client)`` who will type no
-    more, ``lost(client, reason)`` who has left, ``typed(batch)`` what is with the VM."""
+    """``listen(client, wanted)`` says whose input the loop should report, ``read(client, size)`` how much was read
+    and not yet consumed, ``ended(client)`` who will type no more, ``lost(client, reason)`` who has left,
+    ``typed(batch)`` what is with the VM."""
 
     def __init__(
         self,
         page: Page,
         listen: Callable[[Client, bool], None],
+        read: Callable[[Client, int], None],
         ended: Callable[[Client], None],
         lost: Callable[[Client, str], None],
         typed: Callable[[Batch], None],
@@ -49,6 +51,7 @@ class Keyboard:
         self._page = page
         self._already_typed: dict[int, int] = {}
         self._listen = listen
+        self._was_read = read
         self._ended = ended
         self._lost = lost
         self._typed = typed
@@ -73,11 +76,14 @@ class Keyboard:
         self._already_typed = {client: typed}
 
     def go_on(self, clients: Mapping[int, Client]) -> None:
-        """Everything is here: finish the batch that a dead worker had begun before anything else goes out."""
+        """Everything is here: finish the batch that a dead worker had begun before anything else goes out.
+
+        Raises LegGone."""
         for number in tuple(self._already_typed):
             if number in clients:
                 self.readable(clients[number])
-        if not self._already_typed and self.idle:
+        self._already_typed.clear()
+        if self.idle:
             self._page.words[TYPIST] = 0
 
     def connect(self, leg: Optional[Leg]) -> None:
@@ -166,7 +172,9 @@ class Keyboard:
 
     def _read(self, client: Client, last: bool) -> Optional[Typed]:
         try:
-            return client.read(last)
+            typed = client.read(last)
+            self._was_read(client, 0 if typed is None else typed.size)
+            return typed
         except InputEnded:
             self._ended(client)
         except (ClientGone, PeerError) as end:
@@ -242,8 +250,7 @@ class Keyboard:
         while at - run > 0 and wire[at - run - 1] == IAC:
             run += 1
         if run % 2:
-            leg.half = wire[at : at + 1]
-            leg.half_of = 0 if batch.client is None else batch.client.number
+            leg.cut(wire[at : at + 1], 0 if batch.client is None else batch.client.number)
             batch.sent += 1
             reached("typing.half")
 

@@ -7,7 +7,7 @@ played again and again on one stage.
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Callable
 
 from tests.crash.moving import MOVES
@@ -96,13 +96,18 @@ def half(stage: Stage, point: str) -> None:
 VISITORS = (RAW, TELNET, UNIX, CTL)
 
 
-def comes(stage: Stage, point: str) -> None:
+def comes(stage: Stage, point: str, who: Sequence[str] = VISITORS) -> None:
     """A client comes, hears something, types something and goes."""
     stage.arm(point)
-    visitor = stage.join(stage.chance.choice(VISITORS), late=True)
+    visitor = stage.join(stage.chance.choice(who), late=True)
     stage.until(lambda: stage.reached(point), f"{point} is reached")
     stage.recovered(point)
     _goes(stage, visitor)
+
+
+def negotiates(stage: Stage, point: str) -> None:
+    """A telnet client comes, and tells what it can."""
+    comes(stage, point, (TELNET,))
 
 
 def goes(stage: Stage, point: str) -> None:
@@ -185,6 +190,7 @@ SCENES: Mapping[str, Scene] = {
     "typing.half": half,
     "client.attach": comes,
     "client.attached": comes,
+    "client.told": negotiates,
     "client.detach": goes,
     **dict.fromkeys(("disconnect.begin", "disconnect.told"), reboots),
     "own.begin": fresh,

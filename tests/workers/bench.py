@@ -22,7 +22,8 @@ from vspcd.proto.vmware import DO_PROXY, VM_VC_UUID, Session, frame, uuid_payloa
 from vspcd.spawn import settings as plain_settings
 from vspcd.unix import tcpinfo
 from vspcd.unix.channel import Channel, pair
-from vspcd.unix.page import Arena
+from vspcd.unix.page import Arena, Page
+from workers.keyboard import Keyboard
 from workers.shell import Start
 from workers.vmware import VmwareWorker
 
@@ -182,13 +183,24 @@ class Bench:
         number = self._arena.take()
         self.page = self._arena.page(number)
         self._directory = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        self._page_number = number
+        self.messages: list[dict[str, Any]] = []
+        self._numbers = count(2)
+        self._ends: list[Far] = []
+        self._legs: dict[int, tuple[dict[str, Any], socket.socket]] = {}
+        self._clients: dict[int, tuple[dict[str, Any], socket.socket]] = {}
+        self.pages: list[Page] = []  # of all workers: for as long as one lives, its mapping does
+        self._begin(leg)
+
+    def _begin(self, leg: Optional[socket.socket] = None) -> None:
+        """A worker's life."""
         ours, theirs = pair()
         self.worker = VmwareWorker()
         self.worker.begin(
             Start(
                 channel=theirs,
                 arena=os.dup(self._arena.fd),
-                page=number,
+                page=self._page_number,
                 log_directory=self._directory,
                 sync=-1,
                 settings=self.settings,
@@ -197,17 +209,34 @@ class Bench:
                 peer="" if leg is None else f"{HOST}:1000",
             )
         )
+        self.pages.append(self.worker.shell.page)
         self.loop = self.worker.shell.loop
-        self.messages: list[dict[str, Any]] = []
         self.master = Channel(ours)
-        self.master.serve(self.loop, lambda message, _fds: self.messages.append(message), self._gone)
+        self.master.serve(self.loop, self._heard, self._gone)
         self.gone = False
-        self._numbers = count(2)
-        self._ends: list[Far] = []
+
+    def _heard(self, message: dict[str, Any], _fds: list[int]) -> None:
+        """The worker tells something; what is over is not kept for another one."""
+        self.messages.append(message)
+        if message["type"] in ("rejected", "disconnected"):
+            self._forget(self._legs, message["leg"])
+        elif message["type"] == "detached":
+            self._forget(self._clients, message["client"])
+
+    @staticmethod
+    def _forget(kept: dict[int, tuple[dict[str, Any], socket.socket]], number: int) -> None:
+        if number in kept:
+            kept.pop(number)[1].close()
 
     def _gone(self) -> None:
         self.gone = True
         self.loop.forget(self.master.fileno())
+
+    @property
+    def keyboard(self) -> Keyboard:
+        """The keyboard of the console that it has."""
+        assert self.worker.console is not None
+        return self.worker.console.keyboard
 
     # The master.
 
@@ -225,6 +254,38 @@ class Bench:
         """Give it the console."""
         self.tell("own", console={"uuid": UUID, "label": label, "name": name}, resume=False)
         self.until(lambda: self.worker.console is not None)
+
+    def succeed(self) -> None:
+        """The worker has died: another one goes on. What it is handed comes one by one, and it looks at everything
+        that there is to see in between."""
+        self._bury()
+        self._begin()
+        console = {"uuid": UUID, "label": "", "name": "web01"}
+        words: list[tuple[dict[str, Any], list[socket.socket]]] = [
+            ({"type": "own", "console": console, "resume": True}, [])
+        ]
+        for facts, parked in self._legs.values():
+            words.append(({"type": "resume-leg", "role": "feeds", **facts}, [parked]))
+        for number, (facts, parked) in self._clients.items():
+            states = [told["state"] for told in self.told("terminal") if told["client"] == number]
+            terminal = states[-1] if states else None
+            words.append(({"type": "resume-client", "terminal": terminal, **facts}, [parked]))
+        words.append(({"type": "resumed", "move": None, "known": None}, []))
+        for message, fds in words:
+            self.master.send(message, [fd.fileno() for fd in fds])
+            self.settle()
+
+    def _bury(self) -> None:
+        """All that a dead worker had open is closed; the duplicates are not."""
+        self.turn()  # its last words
+        console, connection = self.worker.console, self.worker.connection
+        if connection is not None:
+            connection.leg.sock.close()
+        for client in () if console is None else console.clients.values():
+            client.sock.close()
+        self.worker.shell._channel.sock.close()
+        self.master.close()
+        self.loop.close()
 
     def until(self, condition: Callable[[], object], seconds: float = PATIENCE) -> None:
         until(self.loop, condition, seconds=seconds)
@@ -254,7 +315,9 @@ class Bench:
         near, far = tcp_pair(small)
         number = next(self._numbers)
         session = {**told_of(near, negotiated()), **saved}
-        self.tell("leg", near, leg=number, peer=f"{host}:{1000 + number}", session=session, secured=False)
+        facts = {"leg": number, "peer": f"{host}:{1000 + number}", "session": session, "secured": False}
+        self._legs[number] = facts, near.dup()
+        self.tell("leg", near, **facts)
         vm = Vm(far)
         self._ends.append(vm)
         return number, vm
@@ -269,9 +332,9 @@ class Bench:
 
     def _client(self, near: socket.socket, kind: str, mode: str, replay: int) -> int:
         number = next(self._numbers)
-        self.tell(
-            "client", near, client=number, kind=kind, mode=mode, replay=replay, **{"from": f"client {number}"}
-        )
+        facts = {"client": number, "kind": kind, "mode": mode, "from": f"client {number}"}
+        self._clients[number] = facts, near.dup()
+        self.tell("client", near, replay=replay, **facts)
         self.until(lambda: self.worker.console is not None and number in self.worker.console.clients)
         return number
 
@@ -312,6 +375,8 @@ class Bench:
             turn(self.loop)
         for end in self._ends:
             end.close()
+        for _, parked in [*self._legs.values(), *self._clients.values()]:
+            parked.close()
         self.loop.close()
         for fd in (self._directory, self._arena.fd):
             os.close(fd)

@@ -28,7 +28,7 @@ def benches(tmp_path: Path, mappings: list[object]) -> Iterator[Benches]:
 
     def make(**settings: Any) -> Bench:
         made.append(Bench(tmp_path, **settings))
-        mappings.append(made[-1].worker.shell.page)
+        mappings.append(made[-1].pages)
         return made[-1]
 
     yield make

@@ -316,3 +316,16 @@ def test_an_endless_message_of_the_vm_ends_its_connection(benches: Benches, benc
         bench.turn()
     bench.until(lambda: bench.told("disconnected"))
     assert "longer than" in bench.told("disconnected")[0]["reason"]
+
+
+@pytest.mark.parametrize("typed", [b"x", b"more"])
+def test_one_who_has_reset_his_connection_has_typed_what_came_before(bench: Bench, typed: bytes) -> None:
+    vm, client = bench.connect(), bench.port()
+    bench.keyboard.hold()
+    client.say(typed)
+    bench.settle()
+    client.reset()
+    bench.settle()
+    bench.keyboard.release()
+    bench.worker.pump()
+    bench.until(lambda: vm.typed() == typed)

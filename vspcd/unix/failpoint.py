@@ -140,6 +140,7 @@ POINTS: Mapping[str, str] = MappingProxyType(
         "disconnect.told": "the master was told",
         "client.attach": "a client came, it has no place in the page",
         "client.attached": "it has one and is served",
+        "client.told": "the master knows how far a client's telnet is, and nothing of that is consumed",
         "client.detach": "a client is gone, nobody was told",
         # Going on for a dead worker.
         "resume.own": "before the log is opened again",

@@ -1,0 +1,116 @@
+"""Another worker goes on where one has died: what was typed reaches the VM once, whole, and in its order."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.proto.streams import tokens_of
+from tests.workers.bench import Bench, Far, Vm
+from tests.workers.test_console import negotiate
+from tests.workers.test_modes import newest
+from vspcd.proto import telnet
+
+FILLING = b"\xff" * 30000
+LINE_MODE = telnet.command(telnet.DO) + bytes((telnet.SGA,))
+LINE_END = re.compile(b"\r[\n\0]")
+
+
+def telnet_bytes(wire: bytes) -> bytes:
+    """What a telnet client sees, with the notices taken out."""
+    seen = b"".join(token for token in tokens_of(wire) if isinstance(token, bytes))
+    return re.sub(rb"\r\n\[vspcd: [^\r\n]*\]\r\n", b"", seen)
+
+
+def fill(bench: Bench, vm: Vm, typist: Far) -> bytes:
+    """Type until the VM's connection takes no more, in the middle of a batch: what was typed."""
+    typed = b""
+    while not (bench.keyboard.typing and bench.keyboard._batch is not None and bench.keyboard._batch.sent):
+        typed += FILLING[: typist.offer(FILLING)]
+        bench.settle()
+    return typed
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+@pytest.mark.parametrize("first", ["typist", "other"])
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_batch_on_its_way_goes_on_however_many_workers_die(
+    bench: Bench, deaths: int, first: str, odd: int
+) -> None:
+    vm = bench.connect(small=True)
+    ends = {first: bench.port(), "typist" if first == "other" else "other": bench.raw()}
+    typist, other = ends["typist"], ends["other"]
+    typed = fill(bench, vm, typist)
+    other.say(b"other" * 10)
+    for _ in range(deaths):
+        bench.succeed()
+        vm.got += vm.sock.recv(1000 + odd)
+    bench.until(lambda: vm.heard().endswith(b"other"), 20)
+    assert vm.typed() == typed + b"other" * 10
+
+
+@pytest.mark.parametrize("cut", range(4))
+def test_half_an_escape_of_one_who_has_left_is_finished(bench: Bench, cut: int) -> None:
+    """The escape is cut where the VM's connection was full; nobody has the other half but the page."""
+    vm = bench.connect(small=True)
+    typist, other = bench.port(), bench.port()
+    typist.say(b"z" * (1 + cut % 2))
+    typed = b"z" * (1 + cut % 2) + fill(bench, vm, typist)
+    typist.reset()
+    vm.speak(b"said to nobody")
+    bench.until(lambda: bench.told("detached"))
+    for _ in range(1 + cut // 2):
+        bench.succeed()
+    other.say(b"other")
+    bench.until(lambda: vm.heard().endswith(b"other"), 20)
+    heard = vm.typed()
+    assert heard.endswith(b"other")
+    assert typed.startswith(heard[: -len(b"other")])
+
+
+@pytest.mark.parametrize("begin", [b"x\r", b"x\r\n", b"x\r\0", b"x"])
+@pytest.mark.parametrize("rest", [b"\n", b"\0", b"", b"\r"])
+def test_the_end_of_a_line_is_read_again_as_the_dead_worker_did(
+    bench: Bench, begin: bytes, rest: bytes
+) -> None:
+    vm = bench.connect(small=True)
+    typist, other = bench.port(), bench.port()
+    typist.say(LINE_MODE + begin)
+    bench.until(lambda: bench.told("client-kind") and b"x" in vm.typed())
+    filling = rest + b"\xff\xff" * 30000
+    typed = 0
+    while not (bench.keyboard.typing and bench.keyboard._batch is not None and bench.keyboard._batch.sent):
+        typed += typist.offer(filling[typed:])
+        bench.settle()
+    wanted = LINE_END.sub(b"\r", begin + filling[:typed])
+    for _ in range(2):
+        bench.succeed()
+        vm.got += vm.sock.recv(1000)
+    bench.until(lambda: bench.keyboard.idle or not vm.heard(), 20)
+    other.say(b"other")
+    bench.until(lambda: vm.heard().endswith(b"other"), 20)
+    assert vm.typed() == wanted.replace(b"\xff\xff", b"\xff") + b"other"
+
+
+@pytest.mark.parametrize("deaths", [1, 2, 3])
+@pytest.mark.parametrize("size", [0, 1, 2, 1777])
+def test_half_an_escape_for_a_telnet_client_is_finished(bench: Bench, deaths: int, size: int) -> None:
+    vm, port = bench.connect(), bench.port(small=True)
+    negotiate(bench, port)
+    said = b""
+    while not newest(bench)._half:
+        more = b"a" + b"\xff" * 20000  # the a moves what follows by one byte
+        bench.pour(vm, telnet.escape(more))
+        bench.settle()
+        said += more
+        if len(said) % 11 == 0:
+            port.got += port.sock.recv(1777)
+    for _ in range(deaths):
+        bench.succeed()
+        if size:
+            port.got += port.sock.recv(size)
+            bench.settle()
+    vm.speak(b"end")
+    bench.until(lambda: telnet_bytes(port.heard()).endswith(b"end"), 20)
+    assert telnet_bytes(port.heard()) == said + b"end"
