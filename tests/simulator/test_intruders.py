@@ -16,6 +16,7 @@ from vspcd.simulator import main
 from vspcd.simulator.guests import Echo
 from vspcd.simulator.host import SimulatedVm, derived_uuid, quiet
 from vspcd.simulator.impostor import ImpostorPort, Login
+from vspcd.simulator.options import add_arguments
 
 GREETING = b"is anybody there?"
 
@@ -28,7 +29,7 @@ def unacknowledged(leg: Leg) -> int:
 
 def machines(*options: str) -> list[SimulatedVm]:
     parser = argparse.ArgumentParser()
-    main.add_arguments(parser)
+    add_arguments(parser)
     return main.machines_of(parser.parse_args(options), quiet)
 
 
@@ -99,7 +100,7 @@ def test_wrong_options_are_refused_with_the_reason(
     options: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     parser = argparse.ArgumentParser()
-    main.add_arguments(parser)
+    add_arguments(parser)
     assert main.run(parser.parse_args(options)) == 2
     assert complaint in capsys.readouterr().err
 

@@ -17,11 +17,12 @@ from tests.simulator.concentrator import Concentrator, Leg
 from tests.simulator.stories import alive, in_loop, poll
 from vspcd.simulator import main, vmotion
 from vspcd.simulator.host import quiet
+from vspcd.simulator.options import VARIANTS, add_arguments
 
 
 def parsed(*options: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    main.add_arguments(parser)
+    add_arguments(parser)
     return parser.parse_args(options)
 
 
@@ -77,6 +78,10 @@ def test_hosts_share_the_vms() -> None:
 
 def test_random_is_every_variant() -> None:
     assert parsed("--vmotion", "random").vmotion == list(vmotion.VARIANTS)
+
+
+def test_the_help_names_the_variants_that_there_are() -> None:
+    assert list(VARIANTS) == list(vmotion.VARIANTS)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def _automation(command: str) -> Callable[[argparse.ArgumentParser], None]:
 
 
 def _simulate(parser: argparse.ArgumentParser) -> None:
-    from vspcd.simulator.main import add_arguments
+    from vspcd.simulator.options import add_arguments
 
     add_arguments(parser)
 
@@ -119,7 +119,7 @@ def _status(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     parser.add_argument(
-        "--memory", action="store_true", help="measure every worker, however many there are (--json does)"
+        "--memory", action="store_true", help="measure every worker's memory, even of more than 50"
     )
 
 
@@ -293,7 +293,7 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     commands = parser.add_subparsers(
         dest="command", metavar="COMMAND", required=True, parser_class=Parser, prog=parser.prog
     )
-    for name, command in COMMANDS.items():
+    for name, command in _wanted(words).items():
         about = command.help[:1].upper() + command.help[1:] + "."
         below = commands.add_parser(
             name, help=command.help, description=about, allow_abbrev=False, formatter_class=Formatter
@@ -304,6 +304,16 @@ def build_parser(words: Sequence[str] = ()) -> Parser:
     for name in HIDDEN.keys() & set(words):
         _where(commands.add_parser(name, formatter_class=Formatter), argparse.SUPPRESS)
     return parser
+
+
+def _wanted(words: Sequence[str]) -> dict[str, Command]:
+    """The commands that need a parser: argparse takes longer to make all of them than a short command has."""
+    at = 0
+    while at < len(words) and words[at] in ("--root", "--socket"):
+        at += 2
+    if at < len(words) and words[at] in COMMANDS:
+        return {name: command for name, command in COMMANDS.items() if name in words}
+    return COMMANDS
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

@@ -1,6 +1,6 @@
 """A machine that follows a script: lines sent one after the other, and answers awaited.
 
-Does: reads scripts, whose format FORMAT tells, and plays them.
+Does: reads scripts, whose format options.FORMAT tells, and plays them.
 Owns: the place in the script and the typing that no ``@expect`` has looked at yet.
 Never: runs anything; a script is data.
 """
@@ -14,18 +14,6 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from vspcd.simulator.guests import Guest, Report
-
-FORMAT = r"""A script (--script FILE): each line of the file is sent as it stands, with CR LF behind
-it, after the delay (0.1 s at first). A line that begins with @ is an instruction:
-    @expect TEXT    wait until TEXT was typed; what was typed up to its end is used up
-    @send TEXT      send TEXT without CR LF
-    @delay SECONDS  from here on, wait so long before each line
-    @pause SECONDS  wait once
-    @repeat [N]     start again at the top, N times in all (without N: for ever)
-    @# ...          a comment
-    @@...           a line that begins with one @
-TEXT knows the escapes \r \n \t \e \\ and \xHH, and ends at the end of the line.
-At its end a script falls silent and the machine stays there."""
 
 FIRST_DELAY = 0.1
 
