@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import yaml
 
 from vspcd.config_values import NAMES, NETWORKS, PATTERNS, Part, Parts, Unfit, mapping, several, shown
-from vspcd.core.rights import ANYBODY, RIGHTS, Rule
+from vspcd.core.patterns import ANYBODY
+from vspcd.core.rights import RIGHTS, Rule
 
 WHO = ("users", "groups", "addresses", "certificates")
 EXPECTS = (

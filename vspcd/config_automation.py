@@ -27,7 +27,7 @@ from vspcd.config_values import (
     shown,
 )
 from vspcd.core.automation import EVENTS, Action, Hook, Trigger
-from vspcd.core.rights import ANYBODY
+from vspcd.core.patterns import ANYBODY
 
 EVERY, GATHER = 300.0, 2.0
 PATTERN_LIMIT = 1000

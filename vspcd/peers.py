@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Callable
 
-from vspcd.core.rights import ANYBODY, Rights, Rule, Who
+from vspcd.core.patterns import ANYBODY
+from vspcd.core.rights import Rights, Rule, Who
 from vspcd.unix import listen
 from vspcd.unix.logline import Log
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import Named
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 
 CONNECTED, DISCONNECTED, RENAMED, MOVED = "connected", "disconnected", "renamed", "moved"
 EXPIRED, FORGOTTEN, ATTACHED, DETACHED = "expired", "forgotten", "attached", "detached"

@@ -1,7 +1,7 @@
 """Who may do what on which console: the rules of ``access`` in the configuration.
 
 Does: finds the highest right that the rules give somebody on a console.
-Owns: the order of the rights and what a pattern matches.
+Owns: the order of the rights.
 Never: asks the system for users or groups (``vspcd.peers`` does), remembers anybody.
 
 Each rule only gives; none takes away, so their order does not matter: the highest right of all rules that fit holds. A
@@ -11,22 +11,19 @@ TCP may write. With the first rule, rules alone count; the daemon's own user and
 
 from __future__ import annotations
 
-import fnmatch
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import ip_address
 from types import MappingProxyType
 from typing import NamedTuple, Optional
 
 from vspcd.core.address import Network
 from vspcd.core.names import Named
+from vspcd.core.patterns import ANYBODY, compiled
+from vspcd.core.patterns import matches as matches  # noqa: PLC0414 - others take it from here
 
 NOTHING, WATCH, WRITE, TAKE_OVER, ADMINISTER = range(5)
 RIGHTS = ("nothing", "watch", "write", "takeover", "administer")
-ANYBODY = "*"
-EXCEPT = "!"
 UNIX_DEFAULT, TCP_DEFAULT = ADMINISTER, WRITE
 NONE_KNOWN: Mapping[str, int] = MappingProxyType({})
 
@@ -109,7 +106,7 @@ class Rights:
             return self._means_user(rule, who)
         return _is_in(who.host, rule.addresses) or (
             who.certificate is not None
-            and any(_pattern(each).fullmatch(who.certificate) for each in rule.certificates)
+            and any(compiled(each).fullmatch(who.certificate) for each in rule.certificates)
         )
 
     def _means_user(self, rule: Rule, who: Who) -> bool:
@@ -128,30 +125,3 @@ def _is_in(host: str, networks: Sequence[Network]) -> bool:
     except ValueError:
         return False
     return any(address.version == network.version and address in network for network in networks)
-
-
-def matches(patterns: Sequence[str], console: Named) -> bool:
-    """Whether patterns mean a console: by its name, name.label, UUID or UUID.label. One that begins with ! takes out
-    again what the others mean."""
-    called = _called(console)
-    taken_out = [each[1:] for each in patterns if each.startswith(EXCEPT)]
-    meant = [each for each in patterns if not each.startswith(EXCEPT)]
-    return _any(meant or [ANYBODY], called) and not _any(taken_out, called)
-
-
-def _called(console: Named) -> list[str]:
-    names = [console.id, console.id.partition(".")[0], console.uuid]
-    if console.name:
-        names.append(console.name)
-        if console.label:
-            names.append(f"{console.name}.{console.label}")
-    return names
-
-
-def _any(patterns: Sequence[str], names: Sequence[str]) -> bool:
-    return any(_pattern(each).fullmatch(name) for each in patterns for name in names)
-
-
-@lru_cache(maxsize=4096)
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(text))

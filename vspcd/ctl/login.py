@@ -13,11 +13,10 @@ import stat
 import time
 from argparse import Namespace
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import visible
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 from vspcd.ctl.dialogue import Dialogue
 from vspcd.ctl.expect import wait
 from vspcd.ctl.failure import NOBODY, USAGE, Failure
@@ -67,18 +66,19 @@ def login_for(dialogue: Dialogue, arguments: Namespace) -> Login:
 
 def _from_files(dialogue: Dialogue, named: Optional[str]) -> dict[str, str]:
     for name in FILES if named is None else (named,):
-        path = Path(name).expanduser()
-        if named is not None or path.exists():
+        path = os.path.expanduser(name)
+        if named is not None or os.path.exists(path):
             return _entry(path, dialogue)
     return {}
 
 
-def _entry(path: Path, dialogue: Dialogue) -> dict[str, str]:
+def _entry(path: str, dialogue: Dialogue) -> dict[str, str]:
     """The first entry of a file whose patterns mean the console."""
     import yaml
 
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with open(path, encoding="utf-8") as file:
+            tree = yaml.safe_load(file)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise Failure(f"{path} cannot be read: {_one_line(error)}", USAGE) from None
     entries = tree if isinstance(tree, list) else [tree]

@@ -11,7 +11,6 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve, visible
@@ -69,6 +68,8 @@ def _directory(arguments: Namespace) -> str:
 
 
 def _configured(path: str, root: Optional[str]) -> str:
+    from pathlib import Path
+
     from vspcd.config import ConfigError, load
 
     try:

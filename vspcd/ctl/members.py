@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from vspcd.core.names import visible
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 from vspcd.ctl.attaching import called, get_on
 from vspcd.ctl.companion import Companion
 from vspcd.ctl.failure import Failure

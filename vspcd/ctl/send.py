@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 from vspcd.core.names import visible
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 from vspcd.ctl import status
 from vspcd.ctl.client import socket_path
 from vspcd.ctl.dialogue import Dialogue

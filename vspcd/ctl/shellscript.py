@@ -12,8 +12,8 @@ line ends, exclamation marks, bytes beyond ASCII.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Optional
@@ -44,7 +44,7 @@ class Marker:
     """A line that will be printed, and that the typed one does not contain."""
 
     def __init__(self) -> None:
-        self.key = secrets.token_hex(8)
+        self.key = os.urandom(8).hex()
         self.begin = b"vspc" + self.key.encode() + b"="
         self._whole = re.compile(rb"\n?" + self.begin + rb"([a-z0-9]{1,10})\n")
 
