@@ -47,16 +47,16 @@ class Layout(NamedTuple):
 def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: Optional[int]) -> Layout:
     """The heading and one line per row, none wider than ``width`` where that is possible; None: any width."""
     kept = list(range(len(columns)))
-    widths = [
-        max([display_width(c.heading), *(display_width(r[i]) for r in rows)]) for i, c in enumerate(columns)
-    ]
+    # By columns: of a thousand rows that takes a third of the time.
+    cells = [[column.heading, *(row[i] for row in rows)] for i, column in enumerate(columns)]
+    widths = [_widest(column) for column in cells]
     full = list(widths)
     if width is not None:
         _shorten(columns, widths, width)
         _leave_out(columns, kept, widths, width)
         _cut(columns, kept, widths, width)
-    cells = [[c.heading for c in columns], *rows]
-    lines = [_line([(row[i], widths[i], columns[i].right) for i in kept]) for row in cells]
+    padded = [_padded(cells[i], widths[i], columns[i].right) for i in kept]
+    lines = [GAP.join(row).rstrip() for row in zip(*padded)]
     return Layout(lines, len(kept) == len(columns) and widths == full)
 
 
@@ -86,8 +86,16 @@ def _cut(columns: Sequence[Column], kept: Sequence[int], widths: list[int], widt
         excess -= taken
 
 
-def _line(cells: Sequence[tuple[str, int, bool]]) -> str:
-    return GAP.join([_pad(cut(text, width), width, right) for text, width, right in cells]).rstrip()
+def _widest(cells: Sequence[str]) -> int:
+    return max(map(len if "".join(cells).isascii() else display_width, cells))
+
+
+def _padded(cells: Sequence[str], width: int, right: bool) -> list[str]:
+    """The cells of one column, all of one width."""
+    if "".join(cells).isascii():
+        fitting = [cell if len(cell) <= width else cut(cell, width) for cell in cells]
+        return [cell.rjust(width) if right else cell.ljust(width) for cell in fitting]
+    return [_pad(cut(cell, width), width, right) for cell in cells]
 
 
 def _pad(text: str, width: int, right: bool) -> str:
