@@ -109,6 +109,17 @@ class Daemon:
         for packet in packets:
             connection.send(control.encode(packet))
 
+    def _on_who(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        consoles = [self._find(request["console"])] if request["console"] else self._consoles
+        found = [
+            {"console": console["id"], "name": console["name"], "label": console["label"], **client}
+            for console in consoles
+            for client in console["clients"]
+        ]
+        for at in range(0, len(found), PACKED):
+            connection.send(control.encode({"type": "who", "clients": found[at : at + PACKED]}))
+        connection.send(control.encode({"type": "who", "clients": [], "end": True}))
+
     def _on_attach(self, connection: socket.socket, request: dict[str, Any]) -> None:
         console = self._find(request["console"])
         if console["name"] == "busy":

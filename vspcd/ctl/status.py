@@ -20,7 +20,7 @@ from vspcd.ctl.client import Client, socket_path
 from vspcd.ctl.failure import NO_CONSOLE, OK, Failure
 
 MEASURED_LIMIT = 50
-"""Workers whose memory is read for people without --memory: it costs the kernel half a millisecond each."""
+"""Workers whose memory is read without --memory: it costs the kernel half a millisecond each."""
 
 Record = dict[str, Any]
 
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
 def run(arguments: Namespace) -> int:
     status = fetch(socket_path(arguments.socket, arguments.root), arguments.name)
-    add_usage(status["consoles"], measure_all=arguments.memory or arguments.json)
+    add_usage(status["consoles"], measure_all=arguments.memory)
     if arguments.json:
         print(json.dumps(status, indent=2))
         return OK
