@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
 
@@ -283,4 +287,53 @@ def test_a_broadcast_tells_which_console_is_locked(daemon: Daemon, dial: Dial) -
         done = daemon.ctl("broadcast", "web*", "x")
         other.kill()
     assert (done.returncode, done.stdout) == (1, "web02: typed\n")
-    assert "web01: web01 is locked by" in done.stderr
+    assert done.stderr.startswith("web01 is locked by")
+    assert done.stderr.endswith("vspcctl: typed on 1 of 2 consoles\n")
+
+
+@pytest.fixture
+def stopped(daemon: Daemon) -> Iterator[Callable[[str], None]]:
+    """Lets a console's worker take nothing for now."""
+    pids: list[int] = []
+
+    def stop(name: str) -> None:
+        pids.append(daemon.console(name)["worker"]["pid"])
+        os.kill(pids[-1], signal.SIGSTOP)
+
+    yield stop
+    for pid in pids:
+        with suppress(ProcessLookupError):  # It has been replaced: it hung too long.
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_broadcast_waits_for_all_consoles_at_once(
+    daemon: Daemon, dial: Dial, stopped: Callable[[str], None]
+) -> None:
+    vms = [dial(name=f"vm{number}") for number in range(6)]
+    for number in (0, 1, 3, 4):
+        stopped(f"vm{number}")
+    began = time.monotonic()
+    done = daemon.ctl("broadcast", "vm*", "hello", "--timeout", "2", timeout=60)
+    assert 2 <= time.monotonic() - began < 6
+    assert (done.returncode, done.stdout) == (1, "vm2: typed\nvm5: typed\n")
+    told = done.stderr.splitlines()
+    assert [line.partition(":")[0] for line in told] == ["vm0", "vm1", "vm3", "vm4", "vspcctl"]
+    assert all("the VM has not taken what was typed in time" in line for line in told[:-1])
+    assert told[-1] == "vspcctl: typed on 2 of 6 consoles"
+    assert vms[2].read(6) == vms[5].read(6) == b"hello\r"
+
+
+def test_ctrl_c_ends_a_broadcast_with_what_was_done(
+    daemon: Daemon, dial: Dial, stopped: Callable[[str], None]
+) -> None:
+    vms = [dial(name=f"vm{number}") for number in range(3)]
+    stopped("vm1")
+    with started(daemon, "broadcast", "vm*", "hello", "--timeout", "30") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "vm0: typed\n"
+        assert vms[2].read(6) == b"hello\r"
+        process.send_signal(signal.SIGINT)
+        code, out, err = ended(process)
+    assert (code, out) == (130, "vm2: typed\n")
+    assert "vm1: interrupted before the VM had taken it (6 of 6 bytes handed over" in err
+    assert err.endswith("vspcctl: interrupted: typed on 2 of 3 consoles\n")

@@ -247,7 +247,7 @@ COMMANDS = {
     "wait-for": Command("wait for a pattern", "vspcd.ctl.expect", "wait_for", _automation("wait_for")),
     "send": Command("type something on a console", "vspcd.ctl.send", "run", _automation("send")),
     "broadcast": Command(
-        "type something on many consoles", "vspcd.ctl.send", "broadcast", _automation("broadcast")
+        "type something on many consoles", "vspcd.ctl.broadcast", "run", _automation("broadcast")
     ),
     "forget": Command(
         "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name

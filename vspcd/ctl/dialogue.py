@@ -35,6 +35,31 @@ LOOK_EVERY = 0.005
 DAEMON_ENDS = frozenset({b"vspcd is stopping", b"vspcd has ended"})
 
 
+def request_for(
+    console: str, mode: str = "rw", reason: Optional[str] = None, replay: int = 0
+) -> dict[str, Any]:
+    """What the daemon is asked for a session."""
+    wishes = {"replay": replay, "mode": mode, "fallback": False, "reason": reason}
+    return {"type": "attach", "console": console, **wishes}
+
+
+def hindrance(answer: dict[str, Any]) -> Optional[str]:
+    """What is in the way of typing, by the daemon's answer; None when nothing is."""
+    wrong = _read_only(answer)
+    return wrong if wrong or answer.get("state") == "connected" else _without_vm(str(answer.get("state")))
+
+
+def _read_only(answer: dict[str, Any]) -> Optional[str]:
+    lock = described(answer.get("lock"))
+    if answer.get("mode") != "ro":
+        return None
+    return f"is locked by {lock}" if lock else "may only be watched by you (access)"
+
+
+def _without_vm(state: str) -> str:
+    return f"is {visible(state)}: no VM is there to type to"
+
+
 class Dialogue:
     """A context. ``mode`` as in vspcd.core.access; ``replay`` bytes of what was said before come first."""
 
@@ -62,8 +87,7 @@ class Dialogue:
             self._socket.close()
 
     def _attach(self, replay: int) -> None:
-        request: dict[str, Any] = {"type": "attach", "console": self.id, "replay": replay, "mode": self._mode}
-        request.update(fallback=False, reason=self._reason)
+        request = request_for(self.id, self._mode, self._reason, replay)
         with Client(self._path) as client:
             answer, worker = client.ask_for_descriptor(request)
         self._socket = socket.socket(fileno=worker)
@@ -72,10 +96,7 @@ class Dialogue:
         self.id = str(answer["id"])
         self.name = shown_name(answer) if answer.get("name") else visible(self.id)
         self.state = str(answer.get("state"))
-        lock = described(answer.get("lock"))
-        self._read_only = None
-        if answer.get("mode") == "ro" and self._mode != "ro":
-            self._read_only = f"is locked by {lock}" if lock else "may only be watched by you (access)"
+        self._read_only = _read_only(answer) if self._mode != "ro" else None
 
     # What the VM says.
 
@@ -163,7 +184,7 @@ class Dialogue:
     def must_be_connected(self) -> None:
         """Raises Failure when there is no VM to talk to."""
         if self.state != "connected":
-            raise Failure(f"{self.name} is {visible(self.state)}: no VM is there to type to")
+            raise Failure(f"{self.name} {_without_vm(self.state)}")
 
     def type(self, data: bytes, seconds: float) -> None:
         """Type, and wait until the VM has taken it. What it says meanwhile is read later. Raises Failure."""
