@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import vspcd
 from vspcd.attachments import Objection, Wish
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vspcd.master import Master
 
 CONSOLES_AT_ONCE = 20
+Each = TypeVar("Each")
 
 
 class Requests:
@@ -188,13 +189,16 @@ class Requests:
         self._people.demand(who, None, ADMINISTER, "import")
         entries = [imported(facts) for facts in message["consoles"]]
         self._audit.did("import", who, consoles=len(entries))
-        found = []
-        for entry in entries:
-            console = self._consoles.remember(entry)
-            known = console or self._supervisor.table.consoles[entry.console]
-            about = {"id": known.id, "name": known.name or "", "port": known.port}
-            found.append({**about, "outcome": outcome_of(entry, console, known.port)})
-        yield {"type": "imported", "imported": found, "end": True}, []
+        for some in _batches(entries):
+            for found in packed([self._taken_over(entry) for entry in some]):
+                yield {"type": "imported", "imported": found}, []
+        yield {"type": "imported", "imported": [], "end": True}, []
+
+    def _taken_over(self, entry: Entry) -> dict[str, Any]:
+        console = self._consoles.remember(entry)
+        known = console or self._supervisor.table.consoles[entry.console]
+        about = {"id": known.id, "name": known.name or "", "port": known.port}
+        return {**about, "outcome": outcome_of(entry, console, known.port)}
 
     def reload(self, _message: Message, who: Who) -> Answer:
         """Read the configuration again; a mistake in it leaves the old one in force. Another version takes over."""
@@ -261,7 +265,7 @@ def _state(console: Console) -> str:
     return "parked" if console.parked_for else "waiting"
 
 
-def _batches(consoles: list[Console]) -> Iterator[Iterable[Console]]:
+def _batches(consoles: list[Each]) -> Iterator[list[Each]]:
     """A few at a time, so that others have their turn in between."""
     for at in range(0, len(consoles), CONSOLES_AT_ONCE):
         yield consoles[at : at + CONSOLES_AT_ONCE]

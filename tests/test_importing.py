@@ -1,0 +1,33 @@
+"""What another concentrator knew is taken over, however much it is, and whatever a tool says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.test_tools import ToolStage
+from vspcd.proto.control import packed
+
+
+@pytest.fixture
+def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToolStage]:
+    made = ToolStage(tmp_path, monkeypatch)
+    yield made
+    made.close()
+
+
+def console(number: int, **other: Any) -> dict[str, Any]:
+    return {"uuid": f"{number:032x}", "name": f"web{number}", "port": 0, **other}
+
+
+def test_as_many_consoles_as_fit_into_a_request_are_taken_over(stage: ToolStage) -> None:
+    some = next(packed(console(number) for number in range(3000)))
+    answer = stage.tool().asks(type="import", consoles=some)
+    told = [one for packet in answer for one in packet["imported"]]
+    assert [one["name"] for one in told] == [one["name"] for one in some]
+    assert {one["outcome"] for one in told} == {"taken over"}
+    assert [packet.get("end", False) for packet in answer] == [False] * (len(answer) - 1) + [True]
+    assert len(stage.table.consoles) == len(some) > 700
