@@ -31,3 +31,26 @@ def test_as_many_consoles_as_fit_into_a_request_are_taken_over(stage: ToolStage)
     assert {one["outcome"] for one in told} == {"taken over"}
     assert [packet.get("end", False) for packet in answer] == [False] * (len(answer) - 1) + [True]
     assert len(stage.table.consoles) == len(some) > 700
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        b'{"uuid":"00000000-0000-0000-0000-000000000000","name":"web","port":Infinity}',
+        b'{"uuid":"00000000-0000-0000-0000-000000000000","name":"web","port":true}',
+        b'{"uuid":"00000000-0000-0000-0000-000000000000","name":"web","port":65536}',
+        b'{"uuid":"00000000-0000-0000-0000-000000000000","name":"web","port":-1}',
+        b'{"uuid":"00000000-0000-0000-0000-000000000000","name":' + b"[" * 900 + b"]" * 900 + b',"port":0}',
+        b'{"uuid":5,"name":"web","port":0}',
+        b'{"name":"web","port":0}',
+        b"5",
+    ],
+    ids=lambda facts: facts[:80].decode(),
+)
+def test_what_is_no_console_is_refused_and_the_next_one_is_taken_over(stage: ToolStage, facts: bytes) -> None:
+    tool = stage.tool()
+    tool.send(b'{"type":"import","consoles":[%b]}' % facts)
+    tool.wait()
+    assert tool.packets[-1]["code"] == "bad-request"
+    assert tool.asks(type="import", consoles=[console(1)])[-1]["end"]
+    assert len(stage.table.consoles) == 1

@@ -241,9 +241,18 @@ class Requests:
 
 def imported(facts: Any) -> Entry:
     """A console of another concentrator. Raises Refusal."""
+    if not isinstance(facts, dict) or [type(facts.get(key)) for key in ("uuid", "name", "port")] != [
+        str,
+        str,
+        int,
+    ]:
+        raise Refusal(
+            "bad-request",
+            "a console to take over is a uuid and a name, both text, and a port, 0 if it has none",
+        )
     try:
-        uuid, name, port = parse_uuid(str(facts["uuid"])), str(facts["name"])[:NAME_LIMIT], int(facts["port"])
-    except (KeyError, TypeError, ValueError, PeerError) as error:
+        uuid, name, port = parse_uuid(facts["uuid"]), facts["name"][:NAME_LIMIT], facts["port"]
+    except PeerError as error:
         raise Refusal("bad-request", f"no console to take over: {str(error)[:QUOTED]}") from None
     if not 0 <= port <= LAST_PORT:
         raise Refusal("bad-request", f"{port} is no port")
