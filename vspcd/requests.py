@@ -12,6 +12,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import vspcd
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from vspcd.master import Master
 
 CONSOLES_AT_ONCE = 20
+IMPORTED = MappingProxyType({"uuid": str, "name": str, "port": int})
 Each = TypeVar("Each")
 
 
@@ -241,14 +243,9 @@ class Requests:
 
 def imported(facts: Any) -> Entry:
     """A console of another concentrator. Raises Refusal."""
-    if not isinstance(facts, dict) or [type(facts.get(key)) for key in ("uuid", "name", "port")] != [
-        str,
-        str,
-        int,
-    ]:
+    if not isinstance(facts, dict) or [type(facts.get(key)) for key in IMPORTED] != list(IMPORTED.values()):
         raise Refusal(
-            "bad-request",
-            "a console to take over is a uuid and a name, both text, and a port, 0 if it has none",
+            "bad-request", "a console to take over has a uuid and a name, both text, and a port, or 0"
         )
     try:
         uuid, name, port = parse_uuid(facts["uuid"]), facts["name"][:NAME_LIMIT], facts["port"]
