@@ -16,6 +16,7 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from tests.proto.streams import tokens_of
 from tests.unix.turning import PATIENCE, settle, turn, until
+from tests.workers.deaths import Told
 from vspcd import config as configuration
 from vspcd.proto import attach, telnet
 from vspcd.proto.vmware import DO_PROXY, VM_VC_UUID, Session, frame, uuid_payload
@@ -218,7 +219,7 @@ class Bench:
     def _heard(self, message: dict[str, Any], _fds: list[int]) -> None:
         """The worker tells something; what is over is not kept for another one."""
         self.messages.append(message)
-        if message["type"] in ("rejected", "disconnected"):
+        if message["type"] in ("rejected", "disconnected", "closed"):
             self._forget(self._legs, message["leg"])
         elif message["type"] == "detached":
             self._forget(self._clients, message["client"])
@@ -256,31 +257,36 @@ class Bench:
         self.until(lambda: self.worker.console is not None)
 
     def succeed(self) -> None:
-        """The worker has died: another one goes on. What it is handed comes one by one, and it looks at everything
-        that there is to see in between."""
+        """The worker has died: another one goes on, from what the master was told last. What it is handed comes one
+        by one, and it looks at everything that there is to see in between."""
         self._bury()
+        told = Told(self.messages)
         self._begin()
         console = {"uuid": UUID, "label": "", "name": "web01"}
         words: list[tuple[dict[str, Any], list[socket.socket]]] = [
             ({"type": "own", "console": console, "resume": True}, [])
         ]
         for facts, parked in self._legs.values():
-            words.append(({"type": "resume-leg", "role": "feeds", **facts}, [parked]))
+            words.append((told.resume_leg(facts), [parked]))
         for number, (facts, parked) in self._clients.items():
-            states = [told["state"] for told in self.told("terminal") if told["client"] == number]
+            states = [each["state"] for each in self.told("terminal") if each["client"] == number]
             terminal = states[-1] if states else None
             words.append(({"type": "resume-client", "terminal": terminal, **facts}, [parked]))
-        words.append(({"type": "resumed", "move": None, "known": None}, []))
+        words.append(({"type": "resumed", "move": told.move, "known": None}, []))
         for message, fds in words:
             self.master.send(message, [fd.fileno() for fd in fds])
             self.settle()
 
     def _bury(self) -> None:
-        """All that a dead worker had open is closed; the duplicates are not."""
-        self.turn()  # its last words
-        console, connection = self.worker.console, self.worker.connection
-        if connection is not None:
-            connection.leg.sock.close()
+        """All that a dead worker had open is closed; the duplicates are not. It does nothing any more."""
+        while last_words := list(self.master.packets()):
+            for message, fds in last_words:
+                self._heard(message, fds)
+        console, heir = self.worker.console, self.worker.inheritance
+        target = self.worker.moves.target or (heir._target.connection if heir._target is not None else None)
+        for connection in (self.worker.connection, target):
+            if connection is not None:
+                connection.leg.sock.close()
         for client in () if console is None else console.clients.values():
             client.sock.close()
         self.worker.shell._channel.sock.close()
@@ -313,11 +319,22 @@ class Bench:
     def offer(self, host: str = HOST, small: bool = False, **saved: Any) -> tuple[int, Vm]:
         """A VM's connection that another worker has negotiated; its number and far end."""
         near, far = tcp_pair(small)
+        return self.give("leg", near, far, host, {**told_of(near, negotiated()), **saved})
+
+    def give(
+        self,
+        word: str,
+        near: socket.socket,
+        far: socket.socket,
+        host: str,
+        session: dict[str, Any],
+        **more: str,
+    ) -> tuple[int, Vm]:
+        """Give the worker a connection with this message; its number and far end. The master keeps a duplicate."""
         number = next(self._numbers)
-        session = {**told_of(near, negotiated()), **saved}
         facts = {"leg": number, "peer": f"{host}:{1000 + number}", "session": session, "secured": False}
         self._legs[number] = facts, near.dup()
-        self.tell("leg", near, **facts)
+        self.tell(word, near, **facts, **more)
         vm = Vm(far)
         self._ends.append(vm)
         return number, vm

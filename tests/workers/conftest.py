@@ -10,6 +10,7 @@ import pytest
 import setproctitle
 
 from tests.workers.bench import Bench
+from tests.workers.deaths import Failpoints
 
 Benches = Callable[..., Bench]
 
@@ -43,3 +44,9 @@ def bench(benches: Benches) -> Bench:
     made = benches()
     made.own()
     return made
+
+
+@pytest.fixture
+def failpoints(monkeypatch: pytest.MonkeyPatch) -> Failpoints:
+    """Workers on benches die where a test wants it."""
+    return Failpoints(monkeypatch)

@@ -65,15 +65,8 @@ class Moving:
     ) -> tuple[int, Vm]:
         """A target's connection, handed over as the master does; its number and far end."""
         near, far = tcp_pair()
-        number = next(self.bench._numbers)
         session = {**told_of(near, target_session(pair, uuid, name)), **saved}
-        peer = f"{OTHER_HOST}:{1000 + number}"
-        self.bench.tell(
-            "target", near, leg=number, peer=peer, session=session, secured=False, pair=pair.hex()
-        )
-        vm = Vm(far)
-        self.bench._ends.append(vm)
-        return number, vm
+        return self.bench.give("target", near, far, OTHER_HOST, session, pair=pair.hex())
 
     def target(self, pair: bytes, uuid: Optional[str] = None, name: Optional[str] = None, **saved: str) -> Vm:
         """A target that is let in."""
