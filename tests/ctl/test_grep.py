@@ -8,13 +8,18 @@ import subprocess
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Callable
+from types import SimpleNamespace
+from typing import Callable, cast
 
 import pytest
 
 from tests.ctl.conftest import ROOT, UUIDS, Daemon, Terminal, console, environment
 from tests.ctl.logs import Log
 from tests.system.tools import tool
+from vspcd.ctl.grep import Blocks
+from vspcd.ctl.printer import Owner
+from vspcd.ctl.search import Job, Target, new_key
+from vspcd.ctl.segments import Segment
 
 Daemons = Callable[..., Daemon]
 Terminals = Callable[..., Terminal]
@@ -156,6 +161,23 @@ def test_a_line_cannot_pass_for_another_consoles(web01: Log, db: Log, path: str)
     assert [line for line in lines if line.startswith("db")] == ["db: db error"]
 
 
+def test_empty_lines_between_consoles_are_theirs(web01: Log, path: str) -> None:
+    """What stands between the findings in two files is an empty line too."""
+    for number, text in enumerate(("a\r\n\r\n", "\r\n", "\r\n\nb\n\r\n\n")):
+        Log(web01.directory, UUIDS[200 + number], f"vm{number}").say(text)
+    shown = web01.ctl("grep", "^[ab]?$", "vm*", PATH=path).stdout
+    assert shown == "vm0: a\nvm0: \nvm1: \nvm2: \nvm2: \nvm2: b\nvm2: \nvm2: \n"
+
+
+def test_returns_within_lines_stay(web01: Log, db: Log, path: str) -> None:
+    text = "10%\r20%\r\nlone\r\r\n\rx\nbare\n"
+    for log in (web01, db):
+        log.say(text)
+    wanted = [f"{name}: {line}" for name in ("db", "web01") for line in ("10%\r20%", "lone\r", "\rx", "bare")]
+    done = web01.ctl("grep", "%|lone|x|bare", PATH=path)
+    assert done.stdout.split("\n")[:-1] == wanted
+
+
 def test_a_terminal_is_not_steered(web01: Log, terminals: Terminals) -> None:
     web01.say("error \x1b]0;owned\x07\x1b[2J\x1b[31mred\x1b[0m\rover \b\b\r\n")
     terminal = terminals(*web01.command("grep", "red"), TERM="dumb")
@@ -202,3 +224,25 @@ def test_a_log_that_is_written_meanwhile_is_searched(web01: Log) -> None:
     with web01.path.open("ab") as file:
         file.write(b"half an error")
     assert web01.ctl("grep", "half").stdout == "web01: half an error\n"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_the_place_where_a_search_is_read_in_two_pieces_does_not_matter(
+    size: int, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def files(*fds: int) -> Job:
+        return Job([Target(cast(Segment, SimpleNamespace(fd=fd)), fd, 0, 0) for fd in fds])
+
+    def take(job: Job, said: bytes) -> None:
+        lines = said.splitlines(keepends=True)
+        for at in range(0, len(lines), size):
+            blocks.take(job, b"".join(lines[at : at + size]))
+
+    key = new_key()
+    path = f"/proc{key}/self/fd/".encode()
+    blocks = Blocks([Owner("", name) for name in ("a", "b", "c", "d")], key)
+    take(files(0, 1), path + b"0\0x\r\n\r\n\r\n" + path + b"1\0y\r\n\r\n")
+    take(files(2), b"z\r\n\r\n")
+    take(files(3, 0), path + b"3\0\r\n\r\n" + path + b"0\0\r\n\r\n")
+    blocks.finish()
+    assert capfdbinary.readouterr().out == b"a: x\na: \nb: y\nb: \nc: z\nc: \nd: \na: \na: \n"

@@ -61,7 +61,7 @@ def searched(path: Path, pattern: str, ignore_case: bool) -> list[bytes]:
     reading, writing = os.pipe()
     fd = os.open(path, os.O_RDONLY)
     try:
-        search_files([fd], Plan(compiled(pattern, ignore_case)), writing, bare=True)
+        search_files([fd], Plan(compiled(pattern, ignore_case), key="/"), writing, bare=True)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             return split(pipe.read())
@@ -72,7 +72,7 @@ def searched(path: Path, pattern: str, ignore_case: bool) -> list[bytes]:
 def ripgrepped(path: Path, pattern: str, ignore_case: bool) -> list[bytes]:
     from vspcd.ctl.search import command
 
-    words = command(tool("rg"), Plan(compiled(pattern, ignore_case)), bare=True)
+    words = command(tool("rg"), Plan(compiled(pattern, ignore_case), key="/"), bare=True)
     done = subprocess.run([*words, str(path)], capture_output=True, check=False, timeout=20)
     return split(done.stdout)
 

@@ -6,8 +6,11 @@ Never: reads a file through a memory map, which kills the reader when somebody c
 HELD bytes per process that has to wait for its turn.
 
 What a process says are lines ``<path>\\0<byte>:<line>``, with ``-`` instead of ``:`` for one beside a line that
-matches. Without ``offsets`` they are ``<path>\\0<line>``, or ``<line>`` alone when all files of the job are one
-owner's; counted, ``<path>\\0<lines that match>``. Lines ``--`` mean nothing.
+matches; counted, ``<path>\\0<lines that match>``. Lines ``--`` mean nothing.
+
+With a ``key`` they are the bare lines; if the files of the job are several owners', ``<path>\\0`` stands before the
+first one of each file, and SEPARATOR, an empty line, before that but for the first file. The key is part of those
+paths, so that no line of a log can pass for one.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ HELD = 8 << 20
 BLOCK = 1 << 20
 F_SETPIPE_SZ = 1031  # fcntl has it from Python 3.10 on
 ERROR = 2
+SEPARATOR = b"\r\n"
 
 
 class Plan(NamedTuple):
@@ -40,6 +44,7 @@ class Plan(NamedTuple):
 
     pattern: Pattern
     offsets: bool = False
+    key: str = ""
     counted: bool = False
     most: int = 0
     before: int = 0
@@ -91,12 +96,13 @@ class Finder:
         try:
             files = [target.segment.fd for target in job.files]
             start = self._ripgrep if self._tool else self._python
-            return Process(job, start(files, writable, is_bare(self._plan, job)), readable)
+            return Process(job, start(files, writable, job.owner is not None), readable)
         finally:
             os.close(writable)
 
     def _ripgrep(self, files: Sequence[int], output: int, bare: bool) -> int:
-        words = [*command(str(self._tool), self._plan, bare), *map(path_of, files)]
+        paths = (path_of(fd, self._plan.key) for fd in files)
+        words = [*command(str(self._tool), self._plan, bare), *paths]
         process = subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.DEVNULL, pass_fds=files
         )
@@ -125,21 +131,22 @@ def _widen(pipe: int) -> None:
         pass  # It holds less, and works.
 
 
-def path_of(fd: int) -> str:
+def path_of(fd: int, key: str = "") -> str:
     """An open file, whatever name it has by now."""
-    return f"/proc/self/fd/{fd}"
+    return f"/proc{key}/self/fd/{fd}"
 
 
-def is_bare(plan: Plan, job: Job) -> bool:
-    """Whether a process of this job tells lines alone."""
-    return not (plan.offsets or plan.counted) and job.owner is not None
+def new_key() -> str:
+    """Slashes and dots that change nothing in a path, and that nobody can guess."""
+    return "".join("/." if bit == "1" else "/" for byte in os.urandom(16) for bit in f"{byte:08b}")
 
 
 def command(tool: str, plan: Plan, bare: bool = False) -> list[str]:
-    """ripgrep's command line without the files."""
+    """ripgrep's command line without the files; ``bare``: they are all one owner's."""
     pattern = plan.pattern
-    words = [tool, "--no-config", "--no-messages", "--no-heading", "--color=never"]
-    words += ["--no-filename"] if bare else ["--with-filename", "--null"]
+    words = [tool, "--no-config", "--no-messages", "--color=never"]
+    words += ["--no-filename"] if plan.key and bare else ["--with-filename", "--null"]
+    words += ["--heading"] if plan.key and not bare else ["--no-heading"]
     words += ["--text", "--encoding=none", "--no-unicode", "--crlf", "--no-line-number", "--no-mmap"]
     words += ["--threads=1", "--max-columns=0"]
     words += ["--ignore-case"] if pattern.ignore_case else ["--case-sensitive"]
@@ -173,8 +180,9 @@ def _installed(name: str) -> Optional[str]:
 
 def search_files(files: Iterable[int], plan: Plan, output: int, bare: bool = False) -> None:
     """Search the files one after the other, and tell as ripgrep does."""
+    separator = b""
     for fd in files:
-        head = b"" if bare else path_of(fd).encode() + b"\0"
+        head = b"" if plan.key and bare else path_of(fd, plan.key).encode() + b"\0"
         found = _with_context(fd, plan) if plan.before or plan.after else _lines(fd, plan.pattern)
         if plan.counted:
             count = sum(1 for _ in islice(found, plan.most or None))
@@ -183,6 +191,9 @@ def search_files(files: Iterable[int], plan: Plan, output: int, bare: bool = Fal
         held: list[bytes] = []
         for byte, line, mark in found:
             place = b"%d%s" % (byte, mark) if plan.offsets else b""
+            if plan.key and head:
+                held.append(separator + head)
+                head, separator = b"", SEPARATOR
             held.append(head + place + line)
             if len(held) >= 1000:
                 _write(output, b"".join(held))
