@@ -29,6 +29,7 @@ RETRY_AFTER = 5.0
 RESERVED = 16
 """Descriptors that clients may not use up: for vspcctl, and for workers that go on for others."""
 
+LAST_GROUP = 2**32 - 2  # the one above means "no change" to chown
 TAKEN = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
@@ -50,6 +51,7 @@ class ConsoleListeners:
         self._directory = directory
         self._on_client = on_client
         self._is_known = is_known
+        self._retried: dict[str, Console] = {}  # what is missing of them is tried again
         self.ports = Ports(config.ports.first)
 
     def remember(self, console: Console) -> None:
@@ -86,12 +88,17 @@ class ConsoleListeners:
 
     def _again(self, console: Console) -> None:
         """Out of descriptors or the like: try again later, while the console is known."""
+        if self._retried.get(console.id) is console:
+            return
 
         def again() -> None:
+            if self._retried.get(console.id) is console:
+                del self._retried[console.id]
             if self._is_known(console):
                 self.assign(console)
                 self.open(console)
 
+        self._retried[console.id] = console
         self._loop.call_later(RETRY_AFTER, again)
 
     def _move(self, console: Console, taken: int, error: OSError) -> None:
@@ -120,7 +127,7 @@ class ConsoleListeners:
         """Accept clients on the console's socket and port."""
         if console.unix is None:
             self._open_unix(console)
-        if console.tcp is not None and len(console.acceptors) < 2:
+        if console.tcp is not None and not console.port_open:
             console.acceptors.append(self._accept(console, "telnet", console.tcp))
 
     def inherit(self, console: Console) -> None:
@@ -178,7 +185,11 @@ class ConsoleListeners:
 
 
 def group_number(group: Optional[str]) -> Optional[int]:
-    """The number of a group by name or number. KeyError when there is none of that name."""
+    """The number of a group by name or number. KeyError when there is none of that name, or no such number."""
     if group is None:
         return None
-    return int(group) if group.isdigit() else grp.getgrnam(group).gr_gid
+    if not (group.isascii() and group.isdigit()):
+        return grp.getgrnam(group).gr_gid
+    if len(group) > len(str(LAST_GROUP)) or int(group) > LAST_GROUP:
+        raise KeyError(f"{group[:20]} is above {LAST_GROUP}")
+    return int(group)

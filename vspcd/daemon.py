@@ -21,9 +21,11 @@ from vspcd import config as configuration
 from vspcd import inheritance, vspcpy
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
+from vspcd.console_listeners import group_number
 from vspcd.handover import Unfit
 from vspcd.master import Master
 from vspcd.portmap.backends import Choice, objection
+from vspcd.proto.control import QUOTED
 from vspcd.rundir import CannotStart
 from vspcd.unix.logline import Log
 from vspcd.upgrade import GRANTED, command_line
@@ -97,6 +99,12 @@ def read(options: argparse.Namespace) -> Config:
     overrides = [*before, *options.overrides, *(["ports.enabled=false"] if options.no_vm_ports else [])]
     config = configuration.load(path, overrides, options.root)
     problems = [problem for key in TLS_FILES for problem in unreadable(key, getattr(config.tls, key))]
+    try:
+        group_number(config.sockets.group)
+    except KeyError:
+        problems.append(
+            f"sockets.group: there is no group {str(config.sockets.group)[:QUOTED]!r}; expected one of this machine"
+        )
     ports = config.ports
     lacking = objection(Choice(ports.backend, ports.backend_path))
     if lacking is not None:

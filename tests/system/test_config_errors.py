@@ -63,6 +63,13 @@ def test_wrong_option_on_the_command_line_is_named(option: str, root: Path) -> N
     assert not (root / "run").exists()
 
 
+@pytest.mark.parametrize("group", ["nosuchgroup", "4294967295", "9" * 5000], ids=["name", "number", "digits"])
+def test_a_group_that_is_not_there_is_named(group: str, root: Path) -> None:
+    done = run(root, "-o", f"sockets.group='{group}'", "--check")
+    assert done.returncode == 2
+    assert f"sockets.group: there is no group '{group[:40]}" in done.stderr
+
+
 def test_missing_configuration_file_is_named(root: Path) -> None:
     done = run(root, "--config", str(root / "nowhere.yaml"))
     assert done.returncode != 0
