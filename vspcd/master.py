@@ -176,7 +176,7 @@ class Master:
         for console in self.table.consoles.values():
             self.consoles.inherit(console)
         self._open_tools(inheritance.state)
-        self._start_tls()
+        self.tls.start()
         self.events.start()
         self.triggers.start(resume=True)
         self.doors.open()
@@ -214,18 +214,12 @@ class Master:
         self.locks.resume(self.table)
         self.attachments.reconsider()
         self._open_tools()
-        self._start_tls()
+        self.tls.start()
         self.events.start()
         self.triggers.start(resume=True)
         self.doors.open()
         self._expire()
         self._ready(len(self.table.consoles))
-
-    def _start_tls(self) -> None:
-        try:
-            self.tls.start()
-        except OSError as error:
-            self.log.error("no-tls-helper", reason=str(error))
 
     def _open_tools(self, inherited: Optional[State] = None) -> None:
         requests = Requests(self)

@@ -85,10 +85,22 @@ class TlsHelpers:
         }
 
     def start(self) -> None:
-        """Load the certificate at the start, so that a bad one is known before a VM needs it. Raises OSError."""
-        if not self.helpers and self._config.tls.certificate is not None and self._config.tls.mode != "off":
-            self._spawn()
+        """Load the certificate at the start, so that a bad one is known before a VM needs it."""
+        self._spawn_first()
         self._loop.call_later(DAY, self._look_at_the_date)
+
+    def _spawn_first(self) -> None:
+        """A helper that loads the certificate, if none has. Without room for it the first connection has to try."""
+        if self._config.tls.certificate is None or self._config.tls.mode == "off":
+            return
+        if all(helper.retiring for helper in self.helpers.values()):
+            try:
+                self._spawn()
+            except OSError as error:
+                self._log.error(
+                    "no-tls-helper",
+                    reason=f"{os.strerror(error.errno or 0)}; the next connection with TLS tries again",
+                )
 
     def _spawn(self, clients: bool = False) -> TlsHelper:
         pid, sock = self._nursery.tls_helper(self._config, clients)
@@ -199,8 +211,7 @@ class TlsHelpers:
             helper.retiring = True
             if not helper.legs:
                 self._quit(helper)
-        if self._config.tls.certificate is not None and self._config.tls.mode != "off":
-            self._spawn()
+        self._spawn_first()
 
     def _quit(self, helper: TlsHelper) -> None:
         try:
@@ -256,8 +267,7 @@ class TlsHelpers:
                 helper.channel.send({"type": "settings", "settings": tls_settings(config, helper.clients)})
             except (OSError, ChannelClosed) as error:
                 self._log.error("tls-helper-not-told", pid=helper.pid, reason=str(error))
-        if not self.helpers and config.tls.certificate is not None and config.tls.mode != "off":
-            self._spawn()
+        self._spawn_first()
 
     def _unreachable(self, helper: TlsHelper) -> None:
         """It has died, or broke the rules; either way its connections are over."""
