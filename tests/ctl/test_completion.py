@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import ROOT, UUIDS, Daemon, command, console, environment, run
+from tests.ctl.conftest import ROOT, UUIDS, Daemon, Terminal, command, console, environment, run
+from tests.system.tools import tool
 
 Daemons = Callable[..., Daemon]
 
@@ -104,6 +106,118 @@ def test_names_that_say_nothing_or_too_much_give_way_to_ids(daemons: Daemons) ->
 
 def test_labelled_ports_are_offered_with_their_label(daemons: Daemons) -> None:
     assert daemons(console(1, "db", label="com2")).ctl("_names").stdout == "db.com2\n"
+
+
+VALUES = [
+    (["top", "--sort", "tr"], ["traffic"]),
+    (["console", "--mode", "ex"], ["exclusive"]),
+    (["grep", "--since", "yes"], ["yesterday"]),
+    (["log", "--export", "a"], ["asciicast"]),
+    (["break", "--sysrq", "sy"], ["sync"]),
+    (["simulate", "--vmotion", "cro"], ["crossing"]),
+    (["completion", "z"], ["zsh"]),
+    (["log", "--output", "FI"], ["FILE"]),
+    (["import-vspc", "FI"], ["FILE"]),
+    (["log", "--dir", "FO"], ["FOLDER/"]),
+    (["exec", "--timeout", "1"], []),
+    (["doctor", "--js"], ["--json"]),
+    (["sta"], ["status"]),
+]
+
+
+@pytest.fixture
+def place(bin_directory: Path) -> Path:
+    """The directory that the shells are in, with something to be completed."""
+    (bin_directory / "FILE").touch()
+    (bin_directory / "FOLDER").mkdir()
+    return bin_directory
+
+
+@pytest.mark.parametrize(("words", "offered"), VALUES, ids="-".join)
+def test_values_are_completed_in_bash(place: Path, words: list[str], offered: list[str]) -> None:
+    assert completed(place, *words) == ([one.rstrip("/") for one in offered] or [""])
+
+
+def test_an_option_is_another_one_in_another_command(place: Path, daemons: Daemons) -> None:
+    """-n is --lines of top, and --no-enter of send."""
+    root = str(daemons(console(1, "web01")).root)
+    assert completed(place, "--root", root, "send", "-n", "we") == ["web01"]
+    assert completed(place, "--root", root, "top", "-n", "we") == [""]
+
+
+def in_fish(place: Path, line: str) -> list[str]:
+    """What fish offers for the end of a line, without the descriptions."""
+    script = run("completion", "fish").stdout
+    (place / "vspcctl.fish").write_text(script)
+    done = subprocess.run(
+        [tool("fish"), "--no-config", "-c", 'source vspcctl.fish; complete -C "$argv"', line],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        env=environment(PATH=f"{place}:{os.environ['PATH']}", HOME=str(place)),
+        check=True,
+        cwd=place,
+    )
+    assert done.stderr == ""
+    return [each.partition("\t")[0] for each in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(("words", "offered"), VALUES, ids="-".join)
+def test_values_are_completed_in_fish(place: Path, words: list[str], offered: list[str]) -> None:
+    assert in_fish(place, " ".join(["vspcctl", *words])) == offered
+
+
+def test_names_are_completed_in_fish(place: Path, daemons: Daemons) -> None:
+    root = str(daemons(console(1, "web01"), console(2, "web $(touch pwned)"), console(3, "db")).root)
+    assert in_fish(place, f"vspcctl --root {root} console we") == ["web $(touch pwned)", "web01"]
+    assert in_fish(place, f"vspcctl --root {root} tail d") == ["db"]
+    assert in_fish(place, f"vspcctl --root {place} console we") == []
+    assert not (place / "pwned").exists()
+
+
+class Zsh:
+    """A zsh at a terminal, which tells what is on its line at Ctrl-O."""
+
+    def __init__(self, place: Path, terminals: Callable[..., Terminal]) -> None:
+        (place / "_vspcctl").write_text(run("completion", "zsh").stdout)
+        (place / ".zshrc").write_text(
+            "PS1='> '; unsetopt beep; autoload -Uz compinit; compinit -D -u; source $HOME/_vspcctl; cd $HOME\n"
+            'tell() { print -r -- "LINE<$BUFFER>"; BUFFER=; zle reset-prompt }\n'
+            "zle -N tell; bindkey '^O' tell; print READY\n"
+        )
+        env = {"PATH": f"{place}:{os.environ['PATH']}", "HOME": str(place), "ZDOTDIR": str(place)}
+        self._terminal = terminals(tool("zsh"), "-d", "-i", width=200, **env)
+        self._terminal.see(b"READY")
+        self._terminal.see(b"> ")
+
+    def completed(self, line: str) -> str:
+        """The line after a Tab."""
+        self._terminal.type(line.encode() + b"\t\x0f")
+        seen = self._terminal.see(re.compile(rb"LINE<([^\r\n]*)>\r"))
+        return seen.rpartition(b"LINE<")[2].decode()[:-2]
+
+
+@pytest.fixture
+def zsh(place: Path, terminals: Callable[..., Terminal]) -> Zsh:
+    return Zsh(place, terminals)
+
+
+def test_values_are_completed_in_zsh(zsh: Zsh) -> None:
+    for words, offered in VALUES:
+        line = " ".join(["vspcctl", *words])
+        done = zsh.completed(line)
+        assert done.rstrip() == " ".join(["vspcctl", *words[:-1], *(offered or words[-1:])]), line
+
+
+def test_names_are_completed_in_zsh(zsh: Zsh, daemons: Daemons, place: Path) -> None:
+    root = str(daemons(console(1, "web01"), console(2, "evil $(touch pwned)"), console(3, "db")).root)
+    assert zsh.completed(f"vspcctl --root {root} console we") == f"vspcctl --root {root} console web01 "
+    assert zsh.completed(f"vspcctl --root {root} send -n we") == f"vspcctl --root {root} send -n web01 "
+    assert zsh.completed(f"vspcctl --root {root} console ev") == (
+        f"vspcctl --root {root} console evil\\ \\$\\(touch\\ pwned\\) "
+    )
+    assert zsh.completed(f"vspcctl --root {place} console we") == f"vspcctl --root {place} console we"
+    assert not (place / "pwned").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

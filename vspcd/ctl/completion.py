@@ -10,17 +10,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Union
 
 from vspcd.ctl.commandline import COMMANDS, build_parser, subparsers
 from vspcd.ctl.failure import OK
 
+FILES, FOLDERS = "files", "folders"
+KINDS = {"FILE": FILES, "PATH": FILES, "DIR": FOLDERS}
+TIMES = ("10m", "1h", "6h", "1d", "1w", "today", "yesterday")
+"""Values of --since and --until that need no quotes; there are many more."""
+
 
 class Option(NamedTuple):
+    """``values``: words that may follow; FILES or FOLDERS; empty when they cannot be known."""
+
     names: tuple[str, ...]
     help: str
     takes_value: bool
+    values: Union[str, tuple[str, ...]] = ()
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,21 +43,37 @@ def _parsers() -> dict[str, argparse.ArgumentParser]:
     return {"": whole, **{name: below[name] for name in COMMANDS}}
 
 
-def _named(parsers: dict[str, argparse.ArgumentParser]) -> list[str]:
-    """The commands that take a console's name."""
+def _named(parsers: dict[str, argparse.ArgumentParser], what: str) -> list[str]:
+    """The commands that take a console's NAME, or a FILE."""
     return [
         name
         for name, parser in parsers.items()
-        if any(not action.option_strings and action.metavar == "NAME" for action in parser._actions)
+        if any(not action.option_strings and action.metavar == what for action in parser._actions)
     ]
 
 
 def _options(parser: argparse.ArgumentParser) -> list[Option]:
     return [
-        Option(tuple(action.option_strings), _plain(action.help), action.nargs != 0)
+        Option(tuple(action.option_strings), _plain(action.help), action.nargs != 0, _values(action))
         for action in parser._actions
         if action.option_strings
     ]
+
+
+def _values(action: argparse.Action) -> Union[str, tuple[str, ...]]:
+    if action.choices:
+        return tuple(map(str, action.choices))
+    if action.metavar == "TIME":
+        return TIMES
+    if "--sysrq" in action.option_strings:
+        from vspcd.ctl import sysrq
+
+        return tuple(each.name for each in sysrq.TABLE)
+    if "--vmotion" in action.option_strings:
+        from vspcd.simulator.options import VARIANTS
+
+        return ("random", *VARIANTS)
+    return KINDS.get(str(action.metavar), ())
 
 
 def _plain(text: object) -> str:
@@ -65,37 +89,58 @@ def _words(options: Iterable[Option]) -> str:
 def _bash() -> str:
     parsers = _parsers()
     cases = "\n".join(f"        {name}) words='{_words(_options(parsers[name]))}' ;;" for name in COMMANDS)
-    valued = "|".join(
-        sorted({n for p in parsers.values() for o in _options(p) if o.takes_value for n in o.names})
-    )
     return BASH.format(
         commands=" ".join(COMMANDS),
         cases=cases,
         top=_words(_options(parsers[""])),
-        valued=valued,
-        named="|".join(_named(parsers)),
+        values="\n".join(f"    {line}" for line in _bash_values(parsers)),
+        named="|".join(_named(parsers, "NAME")),
+        filed="|".join(_named(parsers, "FILE")),
     )
+
+
+def _bash_values(parsers: dict[str, argparse.ArgumentParser]) -> Iterator[str]:
+    """What follows which option of which command: an option of one name takes a value here and none there."""
+    found: dict[Union[str, tuple[str, ...]], list[str]] = {}
+    for command, parser in parsers.items():
+        for option in _options(parser):
+            if option.takes_value:
+                found.setdefault(option.values, []).extend(f"'{command} {name}'" for name in option.names)
+    for values, where in found.items():
+        shown = {FILES: "-f", FOLDERS: "-d"}.get(str(values)) or f"-W '{' '.join(values)}'"
+        yield f'{"|".join(where)}) mapfile -t COMPREPLY < <(compgen {shown} -- "$current"); return ;;'
 
 
 def _zsh() -> str:
     parsers = _parsers()
     commands = "\n".join(f"    '{name}:{_plain(command.help)}'" for name, command in COMMANDS.items())
-    named = _named(parsers)
-    cases = "\n".join(_zsh_case(name, parsers[name], name in named) for name in COMMANDS)
+    cases = "\n".join(f"        {name}) _arguments {_zsh_specs(parsers[name])} ;;" for name in COMMANDS)
     return ZSH.format(commands=commands, cases=cases)
 
 
-def _zsh_case(name: str, parser: argparse.ArgumentParser, named: bool) -> str:
+def _zsh_specs(parser: argparse.ArgumentParser) -> str:
     specs = [
-        f"'{option_name}[{option.help}]{':value:_files' if option.takes_value else ''}'"
-        for option in _options(parser)
-        for option_name in option.names
+        f"'{name}[{option.help}]{_zsh_value(option)}'" for option in _options(parser) for name in option.names
     ]
-    if named:
-        specs.append("'*:console:_vspcctl_consoles'")
-    if name == "completion":
-        specs.append("'*:shell:(bash zsh fish)'")
-    return f"        {name}) _arguments " + " ".join(specs) + " ;;"
+    words = [action for action in parser._actions if not action.option_strings]
+    for place, action in enumerate(words, 1):
+        where = "*" if action.nargs in ("*", "+") else str(place)
+        if action.metavar == "NAME":
+            specs.append(f"'{where}:console:_vspcctl_consoles'")
+        else:
+            about = str(action.metavar or action.dest).lower()
+            specs.append(f"'{where}:{about}:{_zsh_action(_values(action))}'")
+    return " ".join(specs)
+
+
+def _zsh_value(option: Option) -> str:
+    return f":value:{_zsh_action(option.values)}" if option.takes_value else ""
+
+
+def _zsh_action(values: Union[str, tuple[str, ...]]) -> str:
+    if isinstance(values, str):
+        return "_files -/" if values == FOLDERS else "_files"
+    return f"({' '.join(values)})" if values else " "
 
 
 def _fish() -> str:
@@ -108,9 +153,10 @@ def _fish() -> str:
     for name, parser in parsers.items():
         condition = f"-n '__fish_seen_subcommand_from {name}' " if name else "-n __fish_use_subcommand "
         lines += [f"complete -c vspcctl {condition}{_fish_option(option)}\n" for option in _options(parser)]
-    named = " ".join(_named(parsers))
+    named = " ".join(_named(parsers, "NAME"))
     lines.append(
         f"complete -c vspcctl -n '__fish_seen_subcommand_from {named}' -f -a '(__vspcctl_names)'\n"
+        f"complete -c vspcctl -n '__fish_seen_subcommand_from {' '.join(_named(parsers, 'FILE'))}' -F\n"
         "complete -c vspcctl -n '__fish_seen_subcommand_from completion' -f -a 'bash zsh fish'\n"
     )
     return "".join(lines)
@@ -118,13 +164,26 @@ def _fish() -> str:
 
 def _fish_option(option: Option) -> str:
     names = [f"-l {name[2:]}" if name.startswith("--") else f"-s {name[1:]}" for name in option.names]
-    return " ".join(names) + (" -r" if option.takes_value else "") + f" -d '{option.help}'"
+    value = ""
+    if option.takes_value:
+        value = {FILES: " -r -F", FOLDERS: " -x -a '(__fish_complete_directories)'"}.get(
+            str(option.values)
+        ) or " -x"
+        value += (
+            f" -a '{' '.join(option.values)}'" if isinstance(option.values, tuple) and option.values else ""
+        )
+    return " ".join(names) + value + f" -d '{option.help}'"
 
 
 BASH = """\
 # bash completion of vspcctl:  source <(vspcctl completion bash)
 _vspcctl() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" before="${{COMP_WORDS[COMP_CWORD-1]}}"
+    if [[ $current == = ]]; then
+        current=
+    elif [[ $before == = ]]; then
+        before="${{COMP_WORDS[COMP_CWORD-2]}}"
+    fi
     local command= words= i line quoted
     local -a where=()
     for ((i = 1; i < COMP_CWORD; i++)); do
@@ -135,10 +194,8 @@ _vspcctl() {{
         esac
     done
     COMPREPLY=()
-    case "$before" in
-    --root|--dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
-    --socket|--config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-    {valued}) return ;;
+    case "$command $before" in
+{values}
     esac
     if [[ -z $command ]]; then
         words='{commands} {top}'
@@ -154,6 +211,7 @@ _vspcctl() {{
     fi
     case "$command" in
     {named}) ;;
+    {filed}) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     *) return ;;
     esac
     # A VM has chosen its name: it is compared and quoted, never evaluated.
