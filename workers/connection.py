@@ -81,6 +81,7 @@ class Connection:
         self.in_turn = False
         self.talked = False  # there was protocol in this turn
         self._more = False  # the turn ended before all that was whole had been dealt with
+        self._over = False  # what it still says is handed on, and not answered
         self._view = room.view
 
     @property
@@ -159,6 +160,9 @@ class Connection:
 
     def _reply(self) -> Optional[LegGone]:
         """Send the replies; what went wrong must wait until the turn is consumed."""
+        if self._over:
+            self.session.take_output()
+            return None
         try:
             self.send_replies()
         except LegGone as gone:
@@ -214,19 +218,28 @@ class Connection:
 
     def drain(self) -> None:
         """Hand on all that has arrived already: the last words of a connection that is about to be replaced."""
+        for _ in range(DRAIN_TURNS):
+            if self.closed or self.paused or not self._drained_some():
+                return
+
+    def _drained_some(self) -> bool:
+        before = self.leg.taken
         try:
-            for _ in range(DRAIN_TURNS):
-                if self.closed or self.paused:
-                    return
-                before = self.leg.taken
-                self._read(PEER_CLOSED)
-                if self.leg.taken == before:
-                    return
-        except (LegGone, PeerError):
-            pass  # it is replaced, whatever became of it
+            self._read(PEER_CLOSED)
+        except LegGone:
+            pass  # it takes nothing more, and may have said more than was looked at
+        except PeerError:
+            self.paused, self.in_turn = True, False  # as in any turn
+        return self.leg.taken != before
+
+    def last_words(self) -> None:
+        """The connection is over: hand on all that has arrived, and tell nobody of its end. Not within its turn."""
+        if not self._over and not self.in_turn:
+            self._over = True
+            self.drain()
 
     def _fail(self, reason: str) -> None:
-        if not self.closed:
+        if not self.closed and not self._over:
             self.handlers.ended(self, reason)
 
     def end(self) -> None:

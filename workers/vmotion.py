@@ -142,7 +142,7 @@ class Vmotion:
         if self._completed:
             self.happened(vmotion.COMPLETE)
         else:
-            self._attempt(self.target.send_replies, vmotion.TARGET_GONE)
+            self._attempt(self.target.send_replies, self.target)
 
     # What the source says.
 
@@ -243,11 +243,11 @@ class Vmotion:
         assert target is not None
         self._note("peer")
         target.session.peer_ok(self._sequence)
-        self._attempt(target.queue_replies, vmotion.TARGET_GONE)
+        self._attempt(target.queue_replies, target)
         self._shell.tell("took", leg=target.leg.number, session=self.told_of_target(), move=self.state())
         reached("move.joined")
         target.serve(self._shell.loop)
-        self._attempt(target.send_replies, vmotion.TARGET_GONE)
+        self._attempt(target.send_replies, target)
 
     def told_of_target(self, size: int = 0) -> dict[str, Any]:
         """The target's connection for whoever may have to go on with it."""
@@ -272,7 +272,7 @@ class Vmotion:
         self._record.held = console.held_bytes()
         console.type_to(self.target.leg)
         console.keyboard.release()
-        self._attempt(console.keyboard.pump, vmotion.TARGET_GONE)
+        self._attempt(console.keyboard.pump, self.target)
         source = self._worker.connection
         if source is None or source.closed:
             self.happened(vmotion.FLUSHED)
@@ -342,17 +342,24 @@ class Vmotion:
         connection = self._source()
         words(connection.session)
         if not connection.in_turn:  # else the turn says it, and tells the master
-            self._attempt(connection.queue_replies, vmotion.SOURCE_GONE)
+            self._attempt(connection.queue_replies, connection)
             self._worker.changed(connection)
             reached("move.told")
-            self._attempt(connection.send_replies, vmotion.SOURCE_GONE)
+            self._attempt(connection.send_replies, connection)
 
-    def _attempt(self, act: Callable[[], None], failed: str) -> None:
+    def _attempt(self, act: Callable[[], None], connection: Connection) -> None:
+        """The connection's end is dealt with when this turn is over."""
         try:
             act()
-        except (LegGone, PeerError):
-            # The loop reports the end of a connection only when this turn is over.
-            self._shell.loop.call_later(0, lambda: self.happened(failed))
+        except (LegGone, PeerError) as error:
+            reason = str(error)
+            self._shell.loop.call_later(0, lambda: self._ended(connection, reason))
+
+    def _ended(self, connection: Connection, reason: str) -> None:
+        if connection is self.target:
+            self.target_ended(reason)
+        else:
+            self._worker.ended_since(connection, reason)
 
     def _after(self, seconds: float, call: Callable[[], None]) -> None:
         self._cancel()

@@ -272,8 +272,8 @@ class VmwareWorker:
         reached("connect.booked")
         try:
             connection.release()
-            connection.send_replies()
             connection.resume()
+            connection.send_replies()
         except (LegGone, PeerError) as error:
             self.ended(connection, str(error))
         self.pump()
@@ -371,6 +371,9 @@ class VmwareWorker:
 
     def lost(self, reason: str) -> None:
         """The VM is gone, after a move that failed."""
+        if self.connection is not None and not self.connection.closed:
+            self.ended(self.connection, reason)
+            return
         self._disconnect(reason)
         self.idle_if_alone()
 
@@ -382,8 +385,17 @@ class VmwareWorker:
             self._leg_broke(str(gone))
 
     def _leg_broke(self, reason: str) -> None:
-        if self.connection is not None:
-            self.ended(self.connection, reason)
+        connection = self.connection
+        if connection is not None and connection.in_turn:
+            # What this turn has dealt with must be consumed before the rest is looked at.
+            self.shell.loop.call_later(0, lambda: self.ended_since(connection, reason))
+        elif connection is not None:
+            self.ended(connection, reason)
+
+    def ended_since(self, connection: Connection, reason: str) -> None:
+        """A connection was found to be over; by now that may be known."""
+        if connection is self.connection and not connection.closed:
+            self.ended(connection, reason)
 
     def _broke(self) -> None:
         """The VM was sent a break in telnet's words. If it wants to be told in those of COM-PORT, it is, once this
@@ -444,7 +456,9 @@ class VmwareWorker:
         self.console.keyboard.pump()
 
     def ended(self, connection: Connection, reason: str) -> None:
-        """The VM's connection is over; its console is not."""
+        """The VM's connection is over; its console is not. What it has said before is its console's."""
+        if connection is self.connection:
+            connection.last_words()
         contest, self.contest = self.contest, None
         if self.moves.source_may_leave and connection is self.connection:
             self.moves.happened(vmotion.SOURCE_GONE)
