@@ -7,13 +7,14 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable, Optional
 
 import pytest
 
 from tests.stage import Stage
 from tests.unix.turning import turn
 from vspcd import console_listeners as listeners
+from vspcd.portmap.base import Entry
 from vspcd.table import Console
 from vspcd.unix import listen
 
@@ -94,3 +95,79 @@ def test_what_fails_again_and_again_is_tried_once_at_a_time(
 
 def refuse(_host: str, _port: int) -> socket.socket:
     raise OSError(24, "Too many open files")
+
+
+def taken_ports(count: int) -> list[socket.socket]:
+    """So many sockets in a row of ports that they keep from everybody else."""
+    for first in range(20000, 30000, count):
+        held: list[socket.socket] = []
+        try:
+            for port in range(first, first + count):
+                held.append(socket.socket())
+                held[-1].bind(("127.0.0.1", port))
+        except OSError:
+            for sock in held:
+                sock.close()
+        else:
+            return held
+    raise AssertionError("so many ports in a row are never free")
+
+
+def recorded(stage: Stage, patch: pytest.MonkeyPatch, ports: list[int]) -> None:
+    """Note the ports that are kept."""
+    keeper = stage.master.consoles.keeper
+    put = keeper.put
+
+    def note(entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
+        ports.append(entry.port)
+        put(entry, kept)
+
+    patch.setattr(keeper, "put", note)
+
+
+def test_however_many_ports_others_hold_the_next_free_one_is_found_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listeners, "ATTEMPTS", 4)
+    held, kept = taken_ports(30), list[int]()
+    first = held[0].getsockname()[1]
+    stage = PortStage(tmp_path, monkeypatch, f"ports.first={first}")
+    try:
+        recorded(stage, monkeypatch, kept)
+        console = new_console(stage)
+        stage.until(lambda: console.port_open)
+        assert console.port >= first + len(held)
+        assert stage.told("no-port") == []
+        assert kept[-1] == console.port
+    finally:
+        stage.close()
+        for sock in held:
+            sock.close()
+
+
+def test_a_console_without_a_port_gets_one_as_soon_as_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 65535))
+        stage = PortStage(tmp_path, monkeypatch, "ports.first=65535")
+        try:
+            console, late = new_console(stage), new_console(stage, "6" * 32)
+            recorded(stage, monkeypatch, kept)
+            stage.until(lambda: len(stage.told("no-port")) >= 4)
+            assert "ports.first" in stage.told("no-port")[0]
+            assert console.unix is not None
+            other.close()
+            stage.until(lambda: console.port_open or late.port_open)
+            assert kept == [65535]
+            winner, loser = (console, late) if console.port_open else (late, console)
+            stage.master.consoles.forget(winner)
+            stage.until(lambda: loser.port_open)
+            attempts = counted(monkeypatch, "tcp")
+            end = time.monotonic() + 5 * SOON
+            while time.monotonic() < end:
+                turn(stage.loop, 0.001)
+            assert attempts == []
+        finally:
+            stage.close()

@@ -24,6 +24,7 @@ from vspcd.unix.loop import Loop
 
 OnClient = Callable[[Console, str, socket.socket, str], None]
 
+NO_PORT, NO_SOCKET = "no-port", "no-socket"
 ATTEMPTS = 100
 RETRY_AFTER = 5.0
 RESERVED = 16
@@ -50,8 +51,11 @@ class ConsoleListeners:
         self._log = log
         self._directory = directory
         self._on_client = on_client
-        self._is_known = is_known
+        self.is_known = is_known
+        self.changed = self.open  # a console has got a port late, which the map has to learn
         self._retried: dict[str, Console] = {}  # what is missing of them is tried again
+        self._failures: dict[tuple[str, str], int] = {}
+        self._looked = 0.0
         self.ports = Ports(config.ports.first)
 
     def remember(self, console: Console) -> None:
@@ -67,39 +71,66 @@ class ConsoleListeners:
         self.ports.seen(console.id, time.monotonic())
 
     def assign(self, console: Console) -> None:
-        """Bind the console's port, so that nobody else can take it; it listens from ``open`` on."""
+        """Bind the console's port, so that nobody else can take it; it listens from ``open`` on.
+
+        Where that takes long, or cannot be, it goes on later, and ``changed`` is called when there is one.
+        """
         if not self.config.ports.enabled or console.tcp is not None:
             return
+        wanted = 0
         for _ in range(ATTEMPTS):
             try:
                 wanted = self.ports.assign(console.id)
                 if self._bound(console, listen.tcp(self.config.ports.address, wanted)):
+                    self._failures.pop((console.id, NO_PORT), None)
                     return
             except PortsExhausted as error:
-                self.ports.retry_busy()  # by the next time, some of them may be free
-                self._log.error("no-port", console=console.id, reason=str(error))
+                self._look_again()
+                self._failed(console, NO_PORT, f"{error}; lower ports.first, or free some of them")
                 return
             except OSError as error:
-                if error.errno not in TAKEN:
-                    self._log.error("no-port", console=console.id, reason=os.strerror(error.errno or 0))
-                    self._again(console)
+                if error.errno not in TAKEN or not wanted:
+                    self._failed(
+                        console, NO_PORT, f"{error.strerror}; ports.address is {self.config.ports.address}"
+                    )
                     return
                 self._move(console, wanted, error)
+        self._again(console, 0.0 if wanted else RETRY_AFTER)  # others have their turn in between
 
-    def _again(self, console: Console) -> None:
-        """Out of descriptors or the like: try again later, while the console is known."""
+    def _look_again(self) -> None:
+        """Some of the ports that others held may be free; all of them are tried no more often than this."""
+        now = time.monotonic()
+        if now - self._looked >= RETRY_AFTER:
+            self._looked = now
+            self.ports.retry_busy()
+
+    def _failed(self, console: Console, event: str, reason: str) -> None:
+        """Out of ports, descriptors or the like: say so, and try again later."""
+        count = self._failures[console.id, event] = self._failures.get((console.id, event), 0) + 1
+        if count & (count - 1) == 0:
+            # The 1st, 2nd, 4th, 8th … time: it may last for hours.
+            self._log.error(event, console=console.id, reason=reason, again_in=RETRY_AFTER, count=count)
+        self._again(console, RETRY_AFTER)
+
+    def _again(self, console: Console, seconds: float) -> None:
+        """Try later what is missing, while the console is known."""
         if self._retried.get(console.id) is console:
             return
 
         def again() -> None:
             if self._retried.get(console.id) is console:
                 del self._retried[console.id]
-            if self._is_known(console):
-                self.assign(console)
+            if not self.is_known(console):
+                return
+            port = console.port
+            self.assign(console)
+            if console.port == port:
                 self.open(console)
+            else:
+                self.changed(console)
 
         self._retried[console.id] = console
-        self._loop.call_later(RETRY_AFTER, again)
+        self._loop.call_later(seconds, again)
 
     def _move(self, console: Console, taken: int, error: OSError) -> None:
         self.ports.busy(taken)
@@ -148,9 +179,9 @@ class ConsoleListeners:
                 self._directory, f"{console.id}.sock", settings.mode, group_number(settings.group)
             )
         except (OSError, KeyError) as error:
-            self._log.error("no-socket", console=console.id, reason=str(error))
-            self._again(console)
+            self._failed(console, NO_SOCKET, str(error))
         else:
+            self._failures.pop((console.id, NO_SOCKET), None)
             console.acceptors.append(self._accept(console, "raw", console.unix))
 
     def _accept(self, console: Console, kind: str, listener: socket.socket) -> Acceptor:
@@ -174,6 +205,8 @@ class ConsoleListeners:
 
     def close(self, console: Console) -> None:
         """Nobody can come any more."""
+        for event in (NO_PORT, NO_SOCKET):
+            self._failures.pop((console.id, event), None)
         for acceptor in console.acceptors:
             acceptor.close()
         console.acceptors.clear()

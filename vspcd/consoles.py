@@ -47,6 +47,7 @@ class Consoles:
         self._log = log
         self._supervisor = supervisor
         self._listeners = listeners
+        listeners.changed = self._open_when_kept
         supervisor.handle(
             {
                 "connected": self._connected,
