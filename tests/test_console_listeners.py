@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from tests.stage import Stage
 from tests.unix.turning import turn
 from vspcd import console_listeners as listeners
+from vspcd import consoles
 from vspcd.portmap.base import Entry
 from vspcd.table import Console
 from vspcd.unix import listen
@@ -165,9 +167,43 @@ def test_a_console_without_a_port_gets_one_as_soon_as_there_is_one(
             stage.master.consoles.forget(winner)
             stage.until(lambda: loser.port_open)
             attempts = counted(monkeypatch, "tcp")
-            end = time.monotonic() + 5 * SOON
-            while time.monotonic() < end:
-                turn(stage.loop, 0.001)
+            later(stage)
             assert attempts == []
         finally:
             stage.close()
+
+
+def test_a_console_that_waits_for_the_map_is_not_opened_when_everything_ends(
+    stage: PortStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consoles, "UNKNOWN_PORT_AFTER", SOON)
+    stage.owner()  # whose worker is waited for
+    os.kill(stage.master.consoles.keeper.pid, signal.SIGSTOP)
+    console = new_console(stage)
+    stage.master.stop("test")
+    later(stage)
+    assert console.unix is console.tcp is None
+    assert not (stage.run / f"{console.id}.sock").exists()
+    assert stage.told("port-map-slow") == []
+    os.kill(stage.master.consoles.keeper.pid, signal.SIGCONT)
+    stage.until(lambda: stage.master.consoles.keeper.settled)
+    assert console.unix is None
+
+
+def test_the_map_is_not_blamed_for_a_socket_that_fails(
+    stage: PortStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consoles, "UNKNOWN_PORT_AFTER", SOON)
+    monkeypatch.setattr(stage.master.consoles.keeper, "put", lambda _entry, kept: kept())
+    in_the_way(stage)
+    new_console(stage)
+    later(stage)
+    assert stage.told("no-socket")
+    assert stage.told("port-map-slow") == []
+
+
+def later(stage: Stage) -> None:
+    """Several times what anything waits for."""
+    end = time.monotonic() + 5 * SOON
+    while time.monotonic() < end:
+        turn(stage.loop, 0.001)

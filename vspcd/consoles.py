@@ -67,6 +67,7 @@ class Consoles:
             return known
         self._log.info("console-new", console=console.id, name=console.name)
         self.table.add(console)
+        console.last_seen = time.time()
         self._listeners.assign(console)
         self._open_when_kept(console)
         return console
@@ -78,20 +79,23 @@ class Consoles:
         self._log.info("console-new", console=entry.console, name=entry.name, port=entry.port)
         console = self.table.add(console_of(entry))
         self._listeners.remember(console)
+        console.last_seen = time.time()
         self._listeners.assign(console)
         self._open_when_kept(console)
         return console
 
     def _open_when_kept(self, console: Console) -> None:
         """Open its port and socket as soon as the map has it, so that nobody learns a port that can be lost."""
-        console.last_seen = time.time()
+        opened = False
 
         def open_now() -> None:
-            if self.table.consoles.get(console.id) is console:
+            nonlocal opened
+            if not opened and self._listeners.is_known(console):
+                opened = True
                 self._listeners.open(console)
 
         def late() -> None:
-            if console.unix is None and self.table.consoles.get(console.id) is console:
+            if not opened and self._listeners.is_known(console):
                 self._log.error("port-map-slow", console=console.id, port=console.port)
                 open_now()
 
@@ -102,6 +106,7 @@ class Consoles:
         """A console of the version before: its port and socket are open, or about to be."""
         self._listeners.inherit(console)
         if console.unix is None:
+            console.last_seen = time.time()
             self._listeners.assign(console)
             self._open_when_kept(console)
 
