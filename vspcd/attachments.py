@@ -151,9 +151,8 @@ class Attachments:
         if client.mode != client.asked:
             held = console.lock is not None
             notice = self._locks.refusal(console) if held else f"you may only watch {visible(console.shown)}"
-        message.update({"mode": client.mode, "replay": wish.replay, "notice": notice})
-        if wish.seed is not None:
-            message["seed"] = wish.seed
+        client.came = {"replay": wish.replay, "seed": wish.seed, "notice": notice}
+        message.update({"mode": client.mode, **client.came})
         message["facts"] = facts(console, client)
         return self._supervisor.tell(console.worker, message, client.parked)
 
@@ -170,6 +169,7 @@ class Attachments:
 
     def send_away(self, console: Console, client: ClientRecord, reason: str) -> None:
         """A client has to leave, and is told why."""
+        client.leaving = reason
         if console.worker is not None:
             message = {"type": "detach", "client": client.number, "reason": reason}
             self._supervisor.tell(console.worker, message)

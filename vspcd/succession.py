@@ -85,9 +85,14 @@ class Succession:
         for client in console.clients.values():
             message = {"type": "resume-client", "client": client.number, "kind": client.kind}
             message.update({"from": client.origin, "mode": client.mode, "terminal": client.terminal})
-            message["facts"] = facts(console, client)
+            message.update({"facts": facts(console, client), **client.came})
             self._supervisor.tell(heir, message, client.parked)
         self._supervisor.tell(heir, {"type": "resumed", "move": console.move, "known": console.known})
+        for client in console.clients.values():
+            if client.leaving is not None:
+                self._supervisor.tell(
+                    heir, {"type": "detach", "client": client.number, "reason": client.leaving}
+                )
 
     def _count(self, console: Console, dead: Worker, how: str) -> None:
         """Count the deaths in a row without a byte of progress; one of a bug or a hang counts for many."""

@@ -50,6 +50,8 @@ class ClientRecord:
     since: float
     terminal: Optional[dict[str, Any]] = None
     asked: str = ""
+    came: dict[str, Any] = field(default_factory=lambda: {"replay": 0, "seed": None, "notice": None})
+    leaving: Optional[str] = None  # it has to leave, for this reason
     who: Who = field(default_factory=Who)
     right: int = WRITE
 

@@ -33,6 +33,8 @@ class Survivor:
     def lasts(self) -> bool:
         """Whether somebody would miss this worker."""
         worker = self._worker
+        if worker.inheritance.incomplete:
+            return False  # who has not come yet never comes, and with half of them nobody can go on
         if worker.console is not None:
             return bool(worker.connection or worker.console.clients or worker.moves.machine.under_way)
         if worker.negotiation is not None:

@@ -25,6 +25,7 @@ NOTICE_LIMIT = 8192
 OUT_LIMIT = 4 * 65536
 CHUNK = 65536
 PACKET = 1 << 18  # more than the longest packet of vspcctl's frames
+TYPED_LIMIT = 1 << 62  # bytes; the page's words hold more than one who counts honestly can reach
 RAW, TELNET, ATTACH = "raw", "telnet", "vspcctl"
 SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 BREAK_WIRE = telnet.command(telnet.BREAK)
@@ -57,7 +58,15 @@ class Client:
     """One client. ``number`` is the master's name for it; ``slot`` its place in the worker's page."""
 
     def __init__(
-        self, number: int, kind: str, sock: socket.socket, origin: str, mode: str, cursor: int, page: Page
+        self,
+        number: int,
+        kind: str,
+        sock: socket.socket,
+        origin: str,
+        mode: str,
+        cursor: int,
+        page: Page,
+        seeded: bool = False,
     ) -> None:
         sock.setblocking(False)
         self.number = number
@@ -70,7 +79,8 @@ class Client:
         self.out = bytearray()
         self.heard = True  # its input is waited for
         self.ended = False  # it sends no more, and still listens
-        self.seeded = False  # it was shown what was said before already
+        self.seeded = seeded  # it is shown what was said before in a form of its own
+        self.deaf = False  # nothing reaches it any more; what it has typed before is heard
         self.lingering = False  # it has closed its side, and is let go before long
         self.announce_live = kind == ATTACH
         self.terminal = Terminal() if kind == TELNET else None
@@ -80,6 +90,7 @@ class Client:
         self.already_said = 0  # those of them that will be made again
         self.told_coded: Optional[bool] = None  # what the master knows of its coding
         self._low_water = LowWater(sock)
+        self._before = b""  # the beginning of an escape that is not in the socket any more
         self.counted = (
             sock.family != socket.AF_UNIX
         )  # TCP counts what was given and consumed, Unix sockets do not
@@ -88,10 +99,11 @@ class Client:
         self._given = tcpinfo.given(sock) if self.counted else 0
         self._page = page
         slot = page.slot_of(number)
-        self._slot = page.take_client_slot(number) if slot is None else slot
-        self.cursor = cursor if slot is None else page.client(slot).cursor
         if slot is None:
-            self.note()
+            # What it is shown first waits from the beginning, so that its absence is known.
+            slot = page.take_client_slot(number, cursor, self._given, int(seeded))
+        self._slot = slot
+        self.cursor = page.client(slot).cursor
 
     @property
     def coded(self) -> bool:
@@ -307,20 +319,41 @@ class Client:
             return None
         except OSError as error:
             raise ClientGone(os.strerror(error.errno or 0)) from None
-        if not data:
+        if not data and not self._before:
             raise InputEnded
         if self.terminal is None:
             return Typed(telnet.escape(data), len(data))
+        data = self._before + data
         items = self.terminal.receive(data)
         self.answer(self.terminal.take_output())
         if len(self.out) > OUT_LIMIT:
             raise PeerError("it does not read the answers to its requests")
         size = items[-1][1] if items else 0
-        if not size and (last or len(data) == INPUT_LIMIT):
+        if not size and self._look_past_urgent(data):
+            return self._peek_typed(last)
+        if not size and (last or len(data) >= INPUT_LIMIT):
             raise InputEnded
-        self._sleep_until(len(data) - size + 1 if not last else 1)
+        self._sleep_until(len(data) - max(size, len(self._before)) + 1 if not last else 1)
         breaks = sum(isinstance(item, Break) for item, _ in items)
-        return Typed(b"".join(_wire(item) for item, _ in items), size, breaks=breaks) if size else None
+        wire = b"".join(_wire(item) for item, _ in items)
+        return Typed(wire, size - len(self._before), breaks=breaks) if size else None
+
+    def _look_past_urgent(self, data: bytes) -> bool:
+        """Nobody can look past where urgent data begins, as in telnet's Synch: half an escape before it is taken out of
+        the socket. Whether it was."""
+        ahead = len(data) - len(self._before)
+        if ahead <= 0 or len(data) >= INPUT_LIMIT or self.unread() <= ahead:
+            return False
+        more = self.sock.recv(INPUT_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        if len(more) > ahead:
+            return False  # it has come just now, and will be reported
+        self._before += self.sock.recv(ahead, socket.MSG_DONTWAIT)
+        return True
+
+    def unseeded(self) -> bool:
+        """Whether a dead worker has given it nothing of what it is shown first."""
+        noted = self._page.client(self._slot)
+        return self.seeded and noted.waiting > 0 and self.given() == noted.given
 
     def answer(self, wire: bytes) -> None:
         """Queue telnet's own words, but for those that a dead worker has queued."""
@@ -338,7 +371,7 @@ class Client:
     def _read_frames(self) -> Optional[Typed]:
         """The frames of one packet; those that a dead worker had dealt with are left out."""
         try:
-            data = self.sock.recv(PACKET, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = self._packet(socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
@@ -348,10 +381,19 @@ class Client:
         found = attach.frames(data)
         if not found or found[-1][1] != len(data):
             raise PeerError("a packet that does not hold whole frames")
-        frames = [frame for frame, _ in found if frame.type != attach.INPUT or frame.offset >= self._given]
-        offset = max((frame.offset + len(frame.payload) for frame in frames), default=self._given)
+        frames = [frame for frame, _ in found if frame.offset >= self._given]
+        offset = max(map(attach.typed_up_to, frames), default=self._given)
+        if offset >= TYPED_LIMIT:
+            raise PeerError("it says that it has typed more than anybody could")
         breaks = sum(frame.type == attach.BREAK for frame in frames)
         return Typed(b"".join(map(_frame_wire, frames)), len(data), offset, breaks)
+
+    def _packet(self, flags: int) -> bytes:
+        """The next packet. That it closed without reading everything comes before what it said until then."""
+        try:
+            return self.sock.recv(PACKET, flags | socket.MSG_DONTWAIT)
+        except ConnectionResetError:
+            return self.sock.recv(PACKET, flags | socket.MSG_DONTWAIT)
 
     def note_typing(self) -> None:
         """It types, and is heard: note when, for the master."""
@@ -372,11 +414,11 @@ class Client:
 
     def done(self, typed: Typed) -> None:
         """What was read is with the VM, or dropped: forget it."""
-        if self.kind == ATTACH:
-            self.sock.recv(PACKET, socket.MSG_DONTWAIT)  # the one packet that it was
-            return
-        left = typed.size
+        left, self._before = typed.size, b""
         try:
+            if self.kind == ATTACH:
+                self._packet(0)  # the one packet that it was
+                return
             while left:
                 left -= len(self.sock.recv(left, socket.MSG_DONTWAIT)) or left
         except OSError:

@@ -139,6 +139,8 @@ class Connection:
         self.leg.sleep_until(seen - size + 1)
         if size == 0 and (events & PEER_CLOSED or seen == BUFFER):
             self._fail("closed by the VM's host in the middle of a message")
+        elif size == 0 and self.leg.hides(seen, self._view):
+            self._fail("urgent data in the middle of a message")
 
     def _turn(self, seen: int) -> int:
         """Deal with what is complete of what was seen: its size. Raises LegGone when all is done but the replies."""

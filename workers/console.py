@@ -79,11 +79,12 @@ class Console:
             shell.page.get(READ_UP_TO)[2] if resume else None,
         )
         self.clients: dict[int, Client] = {}
+        self._unmet: list[tuple[dict[str, Any], int]] = []  # those whom a dead worker had not met
         self.keyboard = Keyboard(
             shell.page, self._listen, self._was_read, self._ended, self.detach, self._was_typed
         )
         self.typed_log = TypedLog(shell.log_directory, self)
-        self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self.detach)
+        self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self._unreachable)
         self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()
 
@@ -92,15 +93,16 @@ class Console:
     def attach(self, message: dict[str, Any], fd: int) -> None:
         """A client that the master has let in."""
         reached("client.attach")
-        kind = message["kind"]
+        kind, seed = message["kind"], message.get("seed")
         client = Client(
             message["client"],
             kind,
             socket_of(fd),
             message["from"],
             message["mode"],
-            self.journal.head,
+            self.fanout.last_lines(message["replay"]) if kind == ATTACH else self.journal.head,
             self.shell.page,
+            seeded=seed is not None,
         )
         client.facts, client.greeting = message["facts"], message["notice"]
         self.clients[client.number] = client
@@ -108,19 +110,15 @@ class Console:
         self.journal.event("attached", {"client": client.origin, "kind": kind})
         reached("client.attached")
         if kind == TELNET:
-            if message.get("seed") is not None:
-                self._seed(client, message["seed"], message["replay"])
+            if seed is not None:
+                self._seed(client, seed, message["replay"])
             self.shell.loop.call_later(OFFER_AFTER, lambda: self._offer(client))
             return
-        if kind == ATTACH:
-            self.fanout.rewind(client, message["replay"])
         self.fanout.begin(client)
 
     def _seed(self, client: Client, strings: str, replay: int) -> None:
         """A client of the admin port: what was said before is a pickled string, then comes telnet."""
-        client.seeded = True
-        self.fanout.rewind(client, min(replay, SEED_LIMIT))
-        begin, client.cursor = client.cursor, self.journal.head
+        begin, client.cursor = self.fanout.last_lines(min(replay, SEED_LIMIT)), self.journal.head
         said = self.journal.read(begin, self.journal.head - begin) or b""
         client.answer(pickles.dump(said, bytes if strings == "bytes" else str))
         self._flush(client)
@@ -131,6 +129,9 @@ class Console:
         ``typed`` of its batch is with the VM already.
         """
         reached("resume.client")
+        if self.shell.page.slot_of(message["client"]) is None:
+            self._unmet.append((message, fd))  # the dead worker had not got so far
+            return
         client = Client(
             message["client"],
             TELNET if message["kind"] == RAW and message["terminal"] is not None else message["kind"],
@@ -139,16 +140,19 @@ class Console:
             message["mode"],
             self.journal.head,
             self.shell.page,
+            seeded=message["seed"] is not None,
         )
-        client.announce_live = False
-        client.facts = message["facts"]
+        client.facts, client.greeting = message["facts"], message["notice"]
         unsaid = b""
         if message["terminal"] is not None:
             unsaid = manners.restore(client, message["terminal"])
             client.decided = message["kind"] == RAW or client.kind_known
             client.told_coded = client.coded
         self.journal.reach(client.cursor)
+        unseeded = client.unseeded()
         client.resume(self.journal.read, unsaid)
+        if unseeded:
+            self._seed(client, message["seed"], message["replay"])
         client.tell_mode()
         self._mark_repeats(client)
         self.clients[client.number] = client
@@ -170,6 +174,9 @@ class Console:
             else:
                 # What it has said already is heard first.
                 self.shell.loop.call_later(OFFER_AFTER, partial(self._offer, client))
+        unmet, self._unmet = self._unmet, []
+        for message, fd in unmet:
+            self.attach(message, fd)
 
     def change_mode(self, message: dict[str, Any]) -> None:
         """The master says who may type. What was on its way is finished, what has not begun is dropped."""
@@ -245,7 +252,7 @@ class Console:
     def _ended(self, client: Client) -> None:
         """It types no more. A Unix socket says when it is gone for good, TCP does not."""
         client.ended = True
-        if client.coded:
+        if client.coded or client.deaf:
             self.detach(client, "it has closed")
             return
         self._watch(client)
@@ -308,7 +315,18 @@ class Console:
                 self.fanout.held_up(client)
                 self._watch(client)
         except ClientGone as gone:
-            self.detach(client, str(gone))
+            self._unreachable(client, str(gone))
+
+    def _unreachable(self, client: Client, reason: str) -> None:
+        """Nothing reaches it any more. What it typed before it went is heard first."""
+        if client.ended or not (client.unread() or self.keyboard.has(client)):
+            self.detach(client, reason)
+            return
+        client.out.clear()
+        if not client.deaf:
+            client.deaf = True
+            self.fanout.left(client)
+            self._linger(client, HELD_INPUT)
 
     def _listen(self, client: Client, wanted: bool) -> None:
         client.heard = wanted
@@ -332,6 +350,8 @@ class Console:
         loop.change(fd, self._wanted(client))
 
     def _wanted(self, client: Client) -> int:
+        if client.deaf:
+            return READ | PEER_CLOSED if client.heard and not client.ended else 0
         wanted = WRITE if client.out or (self.fanout.lags(client) and client.decided) else 0
         if client.heard and not client.ended:
             return wanted | READ | PEER_CLOSED

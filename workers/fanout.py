@@ -163,14 +163,19 @@ class FanOut:
         self._behind.add(client)
         self.catch_up(client)
 
-    def rewind(self, client: Client, replay: int) -> None:
-        """Let it begin with the last lines, a whole one first."""
+    def last_lines(self, replay: int) -> int:
+        """Where so many bytes before the head begin, a whole line first."""
         begin = max(self.journal.oldest, self.journal.head - min(replay, REPLAY_LIMIT))
         seen = self.journal.read(begin, self.journal.head - begin)
-        if seen:
-            cut = seen.find(b"\n") + 1 if begin else 0
-            client.cursor = begin + (cut if cut < len(seen) else 0)
-            client.note()
+        if not seen:
+            return self.journal.head
+        cut = seen.find(b"\n") + 1 if begin else 0
+        return begin + (cut if cut < len(seen) else 0)
+
+    def rewind(self, client: Client, replay: int) -> None:
+        """Let it begin with the last lines."""
+        client.cursor = self.last_lines(replay)
+        client.note()
 
     def lags(self, client: Client) -> bool:
         """Whether there is something for it when it has room."""

@@ -32,6 +32,7 @@ class Inheritance:
 
     def __init__(self, worker: VmwareWorker) -> None:
         self._worker = worker
+        self.incomplete = False  # something of what a dead worker has left is to come
         self._typed: Optional[int] = None  # bytes of the batch on its way that are with the VM
         self._early = b""
         self._target: Optional[Resumed] = None
@@ -85,6 +86,7 @@ class Inheritance:
     def complete(self, message: Message, _fds: list[int]) -> None:
         """Everything is here: go on."""
         reached("resume.begin")
+        self.incomplete = False
         worker, console = self._worker, self._worker.console_of_ours
         worker.memory.restore(message["known"])
         connection = worker.connection

@@ -97,12 +97,18 @@ class Keyboard:
         """How much of the batch on its way is out."""
         if self._batch is not None:
             return self._batch.sent
+        if self._waiting and self._waiting[0].sent:
+            return self._waiting[0].sent
         return next(iter(self._already_typed.values()), 0)
 
     @property
     def typing(self) -> bool:
         """Whether a batch is on its way."""
         return self._batch is not None
+
+    def has(self, client: Client) -> bool:
+        """Whether something that this client has typed is on its way, or waits for it."""
+        return any(batch is not None and batch.client is client for batch in [self._batch, *self._waiting])
 
     @property
     def held_bytes(self) -> int:
@@ -133,7 +139,7 @@ class Keyboard:
         client.note_typing()
         reached("typing.peeked")
         batch = Batch(client, typed, self._already_typed.pop(client.number, 0))
-        if batch.sent and self._leg is not None:
+        if batch.sent:
             # It is the batch that a dead worker had begun: nothing may come between the halves of an escape.
             self._finish_escape(self._leg, batch)
             self._waiting.appendleft(batch)
@@ -218,8 +224,7 @@ class Keyboard:
             return True
         wire = batch.typed.wire
         if batch.sent < len(wire):
-            number = 0 if batch.client is None else batch.client.number
-            batch.sent += leg.send(memoryview(wire)[batch.sent :], number)
+            batch.sent += leg.send(memoryview(wire)[batch.sent :], batch.number)
         if batch.sent < len(wire):
             self._finish_escape(leg, batch)
             return False
@@ -243,15 +248,16 @@ class Keyboard:
         reached("typing.over")
         return True
 
-    def _finish_escape(self, leg: Leg, batch: Batch) -> None:
-        """Half an escape is out: its other half goes before anything else, on this leg."""
+    def _finish_escape(self, leg: Optional[Leg], batch: Batch) -> None:
+        """Half an escape is out: its other half goes before anything else, on this leg; another one begins anew."""
         wire, at = batch.typed.wire, batch.sent
         run = 0
         while at - run > 0 and wire[at - run - 1] == IAC:
             run += 1
         if run % 2:
-            leg.cut(wire[at : at + 1], 0 if batch.client is None else batch.client.number)
             batch.sent += 1
+            if leg is not None:
+                leg.cut(wire[at : at + 1], batch.number)
             reached("typing.half")
 
     def left(self, client: Client) -> None:

@@ -32,6 +32,9 @@ OUT_LIMIT = 8192
 NO_DATA = -1
 PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT
 DISCARD = socket.MSG_TRUNC | socket.MSG_DONTWAIT
+SOMEBODY = 1
+"""Stands for the number of a client that nobody remembers."""
+
 SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
 
 
@@ -129,6 +132,12 @@ class Leg:
             return seen or NO_DATA
         return seen
 
+    def hides(self, seen: int, buffer: memoryview) -> bool:
+        """Whether more has come than the ``seen`` bytes that can be seen: urgent data stands in the way."""
+        if tcpinfo.unread(self.sock) <= self.held + seen:
+            return False
+        return self.peek(buffer) == seen  # what has come just now can be seen
+
     def consume(self, size: int, buffer: memoryview) -> None:
         """``size`` bytes of those seen are dealt with.
 
@@ -217,7 +226,7 @@ class Leg:
         """A dead worker may have cut an escape, of somebody who has left since."""
         leg, half = divmod(page.words[HALF], HALF_LEG)
         if leg == self.number and page.words[HALF_AT] == self.given:
-            self.half = bytes((half,))
+            self.half, self.half_of = bytes((half,)), SOMEBODY
 
     def begin_batch(self, typed: int) -> None:
         """What is sent from now on belongs to another batch, of which ``typed`` bytes are out already."""

@@ -131,6 +131,7 @@ class VmwareWorker:
             message["resume"],
         )
         if message["resume"]:
+            self.inheritance.incomplete = True
             reached("resume.opened")
         if self.negotiation is not None and self.connection is not None:
             self.negotiation.stop()

@@ -36,8 +36,8 @@ def test_typing_is_numbered_and_goes_a_frame_at_a_time(pair: tuple[Link, socket.
     found = [attach.frames(worker.recv(PACKET)) for _ in range(3)]
     assert [frames[0][0] for frames in found] == [
         attach.Frame(attach.INPUT, b"ls", 0),
-        attach.Frame(attach.BREAK, b"", 0),
-        attach.Frame(attach.INPUT, b"b", 2),
+        attach.Frame(attach.BREAK, b"", 2),
+        attach.Frame(attach.INPUT, b"b", 3),
     ]
 
 

@@ -32,11 +32,13 @@ UUID = "0123456789abcdeffedcba9800000000"
 ID = "01234567-89ab-cdef-fedc-ba9800000000"
 HOST, OTHER_HOST = "192.0.2.1", "192.0.2.2"
 SMALL = 4096
+KINDS = {"raw": "raw", "port": "telnet", "tool": "vspcctl"}
 
 
 def tcp_pair(small: bool = False) -> tuple[socket.socket, socket.socket]:
     """Two ends of a TCP connection over loopback; small ones hold little in the kernel."""
     listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
     if small:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
@@ -162,6 +164,11 @@ class Tool(Far):
         self.typed += len(data)
         return attach.frame(attach.INPUT, data, self.typed - len(data))
 
+    def breaking(self) -> bytes:
+        """The frame for a break."""
+        self.typed += 1
+        return attach.frame(attach.BREAK, offset=self.typed - 1)
+
     def type(self, data: bytes) -> None:
         self.say(self.typing(data))
 
@@ -256,9 +263,9 @@ class Bench:
         self.tell("own", console={"uuid": UUID, "label": label, "name": name}, resume=False)
         self.until(lambda: self.worker.console is not None)
 
-    def succeed(self) -> None:
+    def succeed(self, handed: Optional[int] = None) -> None:
         """The worker has died: another one goes on, from what the master was told last. What it is handed comes one
-        by one, and it looks at everything that there is to see in between."""
+        by one, and it looks at everything that there is to see in between. ``handed``: so many messages and no more."""
         self._bury()
         told = Told(self.messages)
         self._begin()
@@ -273,7 +280,7 @@ class Bench:
             terminal = states[-1] if states else None
             words.append(({"type": "resume-client", "terminal": terminal, **facts}, [parked]))
         words.append(({"type": "resumed", "move": told.move, "known": None}, []))
-        for message, fds in words:
+        for message, fds in words[:handed]:
             self.master.send(message, [fd.fileno() for fd in fds])
             self.settle()
 
@@ -347,29 +354,43 @@ class Bench:
 
     # Clients.
 
-    def _client(self, near: socket.socket, kind: str, mode: str, replay: int) -> int:
+    def comes(self, turns: Callable[[], object], kind: str, **facts: Any) -> Far:
+        """Somebody comes while ``turns`` serves the loop, which the worker need not survive."""
+        if kind == "port":
+            near, far = tcp_pair(facts.pop("small", False))
+        else:
+            near, far = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET if kind == "tool" else socket.SOCK_STREAM
+            )
         number = next(self._numbers)
-        facts = {"client": number, "kind": kind, "mode": mode, "from": f"client {number}"}
-        self._clients[number] = facts, near.dup()
-        self.tell("client", near, replay=replay, **facts)
-        self.until(lambda: self.worker.console is not None and number in self.worker.console.clients)
-        return number
+        known: dict[str, Any] = {
+            "client": number,
+            "kind": KINDS[kind],
+            "mode": "rw",
+            "from": f"client {number}",
+        }
+        known.update({"replay": 0, "seed": None, "notice": None, **facts})
+        self._clients[number] = known, near.dup()
+        self.tell("client", near, **known)
+        turns()
+        return self._end(Tool(far) if kind == "tool" else Far(far))
+
+    def _here(self) -> None:
+        """Whoever has come last is on the console."""
+        newest = max(self._clients)
+        self.until(lambda: self.worker.console is not None and newest in self.worker.console.clients)
 
     def raw(self, mode: str = "rw") -> Far:
-        near, far = socket.socketpair()
-        self._client(near, "raw", mode, 0)
-        return self._end(Far(far))
+        return self.comes(self._here, "raw", mode=mode)
 
     def tool(self, mode: str = "rw", replay: int = 0) -> Tool:
-        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._client(near, "vspcctl", mode, replay)
-        return self._end(Tool(far))
+        tool = self.comes(self._here, "tool", mode=mode, replay=replay)
+        assert isinstance(tool, Tool)
+        return tool
 
     def port(self, mode: str = "rw", small: bool = False) -> Far:
         """Somebody on the console's TCP port; what he speaks is his choice."""
-        near, far = tcp_pair(small)
-        self._client(near, "telnet", mode, 0)
-        return self._end(Far(far))
+        return self.comes(self._here, "port", mode=mode, small=small)
 
     def _end(self, end: FarEnd) -> FarEnd:
         self._ends.append(end)

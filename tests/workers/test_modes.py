@@ -160,11 +160,11 @@ def test_the_page_tells_when_somebody_was_heard_last(bench: Bench) -> None:
 def test_a_break_is_told_to_the_master_unless_it_is_not_sent(bench: Bench) -> None:
     bench.connect()
     tool, client = bench.tool(), newest(bench)
-    tool.say(attach.frame(attach.BREAK) * 2)
+    tool.say(tool.breaking() + tool.breaking())
     bench.until(lambda: bench.told("break"))
     assert bench.told("break") == [{"type": "break", "client": client.number, "count": 2}]
     turn_to(bench, client, "ro")
-    tool.say(attach.frame(attach.BREAK))
+    tool.say(tool.breaking())
     bench.until(lambda: client.unread() == 0)
     assert len(bench.told("break")) == 1
 

@@ -38,7 +38,7 @@ def test_every_byte_that_a_binary_telnet_client_types_reaches_the_vm(bench: Benc
 
 def test_a_break_of_a_tool_reaches_the_vm_in_its_place(bench: Bench, vm: Vm) -> None:
     tool = bench.tool()
-    tool.say(tool.typing(b"before") + attach.frame(attach.BREAK) + tool.typing(b"after"))
+    tool.say(tool.typing(b"before") + tool.breaking() + tool.typing(b"after"))
     bench.until(lambda: b"before" + BREAK + b"after" in vm.heard())
 
 
@@ -132,7 +132,7 @@ def test_several_clients_never_type_inside_anothers_escape(bench: Bench) -> None
     vm = bench.connect(small=True)
     tools = {letter: bench.tool() for letter in (b"a", b"b", b"c")}
     left = {
-        letter: [tool.typing(b"\xff" * 1001 + letter) + attach.frame(attach.BREAK) for _ in range(100)]
+        letter: [tool.typing(b"\xff" * 1001 + letter) + tool.breaking() for _ in range(100)]
         for letter, tool in tools.items()
     }
 

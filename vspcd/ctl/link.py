@@ -61,7 +61,8 @@ class Link:
         self.sent += len(data)
 
     def send_break(self) -> None:
-        self._waiting += attach.frame(attach.BREAK)
+        self._waiting += attach.frame(attach.BREAK, offset=self.sent)
+        self.sent += 1
 
     def write(self) -> bool:
         """Send one frame; whether the worker took it."""

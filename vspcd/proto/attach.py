@@ -17,7 +17,8 @@ SKIPPED = 3  # offset is the new journal position, payload the decimal count of 
 LIVE = 4  # the replay is over
 BYE = 5  # the console detaches this client; payload is the reason
 MODE = 6  # payload is rw or ro: whether what this client types is taken from now on
-# Client to worker.
+# Client to worker. The offset says how much the client has typed before, a break counting as one byte: what a worker
+# has dealt with already and finds again is left out.
 INPUT = 16  # bytes for the VM
 BREAK = 17  # a serial break for the VM
 
@@ -38,6 +39,11 @@ def frame(type: int, payload: bytes = b"", offset: int = 0) -> bytes:
     if type not in TYPES or len(payload) > PAYLOAD_LIMIT or not 0 <= offset < 1 << 64:
         raise LocalError(f"no such frame: type {type}, {len(payload)} bytes, offset {offset}")
     return _HEADER.pack(type, len(payload), offset) + payload
+
+
+def typed_up_to(frame: Frame) -> int:
+    """How much its client has typed behind this frame."""
+    return frame.offset + (1 if frame.type == BREAK else len(frame.payload))
 
 
 def frames(data: Union[bytes, bytearray]) -> list[tuple[Frame, int]]:

@@ -107,7 +107,15 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "refuse": Rule({"reason": str}),
         "handed": Rule({}),
         "resume-leg": Rule({"leg": int, "peer": str, "session": dict, "secured": bool, "role": str}, fds=1),
-        "resume-client": _CLIENT_THAT_STAYS,
+        "resume-client": Rule(
+            {
+                **_CLIENT_THAT_STAYS.fields,
+                "replay": int,  # this and what follows as in "client", for one that the dead worker had not met
+                "seed": _OPTIONAL_TEXT,
+                "notice": _OPTIONAL_TEXT,
+            },
+            fds=1,
+        ),
         "resumed": Rule({"move": _OPTIONAL_FACTS, "known": _OPTIONAL_FACTS}),
         "retire": Rule({}),
         "welcome": Rule({"page": int, "settings": dict}, fds=2),  # the arena; the pipe to the keeper

@@ -131,15 +131,18 @@ class Page:
         """Where a client's figures are, None when it has none."""
         return next((slot for slot in SLOTS if self.words[slot] == client), None)
 
-    def take_client_slot(self, client: int) -> int:
-        """The index of the first word of a free slot, now marked with the client. LookupError when full."""
+    def take_client_slot(self, client: int, cursor: int = 0, given: int = 0, waiting: int = 0) -> int:
+        """The index of the first word of a free slot, marked with the client once its figures are in force.
+        LookupError when full."""
         slot = self.slot_of(0)
         if slot is None:
             raise LookupError("the page has no room for another client")
         for index in range(slot + 1, slot + CLIENT_WORDS):
             self.words[index] = 0
         self._halves[_typed_at(slot)] = 0
+        self.put_client(slot, cursor, False, given, waiting)
         self.words[slot] = client
+        reached("page.client")
         return slot
 
     def note_typed(self, slot: int) -> None:
