@@ -108,20 +108,35 @@ def test_a_negotiation_that_is_stuck(start_daemon: StartDaemon, stack: ExitStack
     assert "Stuck negotiation" in daemon.ctl("doctor").stdout
 
 
+NFT = (Path(__file__).parents[1] / "ctl" / "nft.json").read_text()
+OPEN = NFT.replace('"policy": "drop"', '"policy": "accept"').replace('{"reject": {', '{"log": {')
+FROM_SOME = NFT.replace('"right": 13370', '"right": {"range": [1, 65535]}')
+
+
 @pytest.mark.parametrize(
     ("program", "says", "words"),
     [
         ("firewall-cmd", 'test "$1" = --state && echo running || { echo no; exit 1; }', "problem: firewalld"),
         ("firewall-cmd", 'test "$1" = --state && echo running || echo yes', "ok: firewalld lets port"),
-        ("nft", """echo '{"nftables":[{"chain":{"hook":"input","policy":"drop"}}]}'""", "warning: nftables drops"),
+        ("nft", f"echo '{NFT}'", "inet filter input: its rule with handle 14 does"),
+        ("nft", f"echo '{NFT}'", "nft insert rule inet filter input tcp dport"),
+        ("nft", f"echo '{OPEN}'", "ok: no rule of nftables keeps port"),
+        ("nft", f"echo '{FROM_SOME}'", "that depends on the rules with handle 4,"),
+        ("nft", "echo Operation not permitted >&2; exit 1", "sudo nft list ruleset"),
+        ("nft", "echo nonsense", "warning: the rules of nftables were not understood"),
+        ("iptables", "echo -P INPUT ACCEPT", "ok: iptables has no rule"),
+        ("iptables", "echo -P INPUT DROP", "iptables -I INPUT -p tcp --dport"),
+        ("iptables", "exit 4", "sudo iptables -S"),
+        ("true", "", "neither nft nor iptables is installed"),
     ],
+    ids=lambda value: value[:20],
 )  # fmt: skip
 def test_the_firewall(program: str, says: str, words: str, daemon: Daemon, tmp_path: Path) -> None:
     tool = tmp_path / program
     tool.write_text(f"#!/bin/sh\n{says}\n")
     tool.chmod(0o755)
     before = os.environ["PATH"]
-    os.environ["PATH"] = f"{tmp_path}:{before}"
+    os.environ["PATH"] = str(tmp_path)  # and none of this machine's tools
     try:
         assert words in daemon.ctl("doctor").stdout
     finally:

@@ -12,6 +12,16 @@ from typing import NamedTuple, Optional
 
 from vspcd.core.names import visible
 
+GOOD, WARNING, BAD = "ok", "warning", "problem"
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at: how bad, in words, and lines to copy that put it right."""
+
+    level: str
+    text: str
+    cure: Sequence[str] = ()
+
 
 class Place(NamedTuple):
     """Where VMs find vspcd: host, port, and the certificate's SHA-1 thumbprint, if it has one."""

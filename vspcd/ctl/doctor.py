@@ -8,38 +8,25 @@ Never: changes anything; trusts a name that a VM has chosen in a command that it
 from __future__ import annotations
 
 import json
-import os
-import re
 import socket
-import subprocess
 import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve, visible
-from vspcd.ctl import ailments, status, table
-from vspcd.ctl.ailments import Place
+from vspcd.ctl import ailments, firewall, status, table
+from vspcd.ctl.ailments import BAD, GOOD, WARNING, Finding, Place
 from vspcd.ctl.client import socket_path
 from vspcd.ctl.failure import FAILED, OK
 
-GOOD, WARNING, BAD = "ok", "warning", "problem"
 COLOURS = {GOOD: "green", WARNING: "yellow", BAD: "red"}
 LISTENING = "0A"
 DEFAULT_PORT = 13370
-TOOL_WITHIN = 5.0
 DAY = 86400
 DAYS_WARNED = 30
 SHOWN = 10
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at: how bad, in words, and lines to copy that put it right."""
-
-    level: str
-    text: str
-    cure: Sequence[str] = ()
 
 
 def run(arguments: Namespace) -> int:
@@ -243,7 +230,7 @@ def _machine(answer: status.Record, place: Place) -> Iterator[Finding]:
         yield Finding(GOOD, f"vspcd listens for VMs on {shown}")
     else:
         yield Finding(BAD, f"nothing listens on {shown} here (another network namespace?)")
-    yield from _firewall(place.port)
+    yield from firewall.findings(place.port)
 
 
 def _listened_on() -> set[int]:
@@ -257,55 +244,3 @@ def _listened_on() -> set[int]:
             continue
         ports |= {int(fields[1].rpartition(":")[2], 16) for fields in lines if fields[3] == LISTENING}
     return ports
-
-
-def _firewall(port: int) -> Iterator[Finding]:
-    if _said("firewall-cmd", "--state") == "running":
-        if _said("firewall-cmd", f"--query-port={port}/tcp") == "yes":
-            yield Finding(GOOD, f"firewalld lets port {port} in")
-        else:
-            cure = [f"firewall-cmd --permanent --add-port={port}/tcp && firewall-cmd --reload"]
-            yield Finding(
-                BAD, f"firewalld does not let port {port} in (unless a service or rich rule does)", cure
-            )
-        return
-    ruleset = _said("nft", "--json", "list", "ruleset")
-    if ruleset is None and os.geteuid():
-        yield Finding(WARNING, "the firewall of this machine cannot be read; as root: vspcctl doctor")
-    elif ruleset is not None and _drops(ruleset) and not _names(ruleset, port):
-        cure = [
-            "# table and chain as nft list ruleset has them",
-            f"nft insert rule inet filter input tcp dport {port} accept",
-        ]
-        text = f"nftables drops what comes in, and no rule names port {port} (a range or a set may have it)"
-        yield Finding(WARNING, text, cure)
-    else:
-        yield Finding(GOOD, f"no firewall of this machine keeps port {port} out, as far as can be seen")
-
-
-def _said(*command: str) -> Optional[str]:
-    """What a tool prints; None when it is not there, not allowed, or late."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TOOL_WITHIN, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    allowed = done.returncode == 0 or command[0] == "firewall-cmd"
-    return done.stdout.strip() if allowed else None
-
-
-def _objects(ruleset: str) -> list[status.Record]:
-    try:
-        return list(json.loads(ruleset)["nftables"])
-    except (ValueError, KeyError, TypeError):
-        return []
-
-
-def _drops(ruleset: str) -> bool:
-    chains = [one["chain"] for one in _objects(ruleset) if "chain" in one]
-    return any(chain.get("hook") == "input" and chain.get("policy") == "drop" for chain in chains)
-
-
-def _names(ruleset: str, port: int) -> bool:
-    """Whether a rule has this port, alone or in a set."""
-    rules = [json.dumps(one["rule"].get("expr")) for one in _objects(ruleset) if "rule" in one]
-    return any(re.search(rf"(?<![0-9]){port}(?![0-9])", rule) for rule in rules)
