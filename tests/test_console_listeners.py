@@ -14,6 +14,7 @@ import pytest
 
 from tests.stage import Stage
 from tests.unix.turning import turn
+from vspcd import config as configuration
 from vspcd import console_listeners as listeners
 from vspcd import consoles
 from vspcd.portmap.base import Entry
@@ -207,3 +208,11 @@ def later(stage: Stage) -> None:
     end = time.monotonic() + 5 * SOON
     while time.monotonic() < end:
         turn(stage.loop, 0.001)
+
+
+@pytest.mark.parametrize("spelling", ["*", "", "localhost", "127.0.0.1", "[::1]", "0:0:0:0:0:0:0:1", "::"])
+def test_an_address_is_known_again_on_the_socket_that_has_it(spelling: str) -> None:
+    """Another version keeps the ports that listen where they should."""
+    address = configuration.load(None, [f"ports.address='{spelling}'"]).ports.address
+    with listen.tcp(address, 0) as sock:
+        assert sock.getsockname()[0] == address

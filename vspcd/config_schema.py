@@ -148,7 +148,7 @@ class Ports:
     """The telnet port of each console."""
 
     enabled: bool = _key(kinds.BOOLEAN, "true", "whether each console has a TCP port")
-    address: str = _key(kinds.HOST, "127.0.0.1", "the address that these ports listen on")
+    address: str = _key(kinds.ADDRESS, "127.0.0.1", "the address that these ports listen on, in numbers")
     first: int = _key(
         kinds.integer(1, 65535, extra=0),
         "50000",

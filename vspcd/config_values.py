@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, Optional, TypeVar, Union
 
 import yaml
@@ -22,6 +23,7 @@ Part = Callable[[yaml.Node], Any]
 Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 
 WILDCARDS = frozenset({"", "0.0.0.0", "::"})
+KNOWN_HOSTS = MappingProxyType({"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"})
 SIZE_LIMIT = 1 << 60
 SHARE_LIMIT = 50  # percent
 TIME_LIMIT = 10 * 365 * 86400
@@ -265,14 +267,20 @@ def _host_six(node: yaml.Node, text: str) -> str:
         raise _wrong(node, f"{text!r} is not an IPv6 address") from None
 
 
-def _any_host(node: yaml.Node) -> str:
+def _any_address(node: yaml.Node) -> str:
+    """No name: it is bound again for each console, and looking it up would take its time each time."""
     text = _text(node, "an address")
     if ":" in text:
         return _host_six(node, text[1:-1] if text[0] + text[-1] == "[]" else text)
-    return _host(node, text)
+    if text.lower() in KNOWN_HOSTS:
+        return KNOWN_HOSTS[text.lower()]
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise _wrong(node, f"{text!r} is not an address in numbers") from None
 
 
-HOST = Kind("an address such as 127.0.0.1 or ::1, or a host name", _any_host)
+ADDRESS = Kind("one such as 127.0.0.1, ::1 or 0.0.0.0, which is every IPv4 address", _any_address)
 
 
 def _listen(node: yaml.Node) -> Address:
