@@ -9,7 +9,6 @@ Never: lets anybody in who is not on the roster; believes a description that doe
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import time
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from vspcd.proto.errors import PeerError
 from vspcd.spawn import settings
 from vspcd.table import ClientRecord, Console, LegRecord, Worker
 from vspcd.tlshelpers import TlsHelper
-from vspcd.unix import listen, roster
+from vspcd.unix import listen, process, roster
 from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.failpoint import reached
@@ -80,8 +79,8 @@ class Adoption:
 
     def close(self) -> None:
         """Nobody can come any more, and who is on his way has to end."""
-        for pidfd in self._expected.values():
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        for pid, pidfd in self._expected.items():
+            process.kill(pid, pidfd=pidfd)
         self._acceptor.close()
         listen.remove(self._master.directory.fd, DOOR)
 
@@ -136,7 +135,7 @@ class Adoption:
             orphan = self._orphans.get(pid)
             if orphan is None or not orphan.complete:
                 self._log.error("worker-killed", pid=pid, reason=f"it did not come within {WITHIN:g} s")
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)  # its death lets us go on
+                process.kill(pid, pidfd=pidfd)  # its death lets us go on
 
     # Who comes, and what he says.
 
