@@ -2,7 +2,7 @@
 
 Does: writes the state into a memory file, reads it back, checks each field and each descriptor.
 Owns: the format. ``State`` is the law: what is not as it says is not trusted, and nothing of it is used.
-Never: acts on a state (``vspcd.succession`` does); closes a descriptor.
+Never: acts on a state (``vspcd.inheritance`` does); closes a descriptor.
 
 The memory file holds one line of JSON about the state (format, version, length, SHA-256) and then the state as JSON.
 """
@@ -218,13 +218,17 @@ class Head(NamedTuple):
 
 
 def pack(state: State) -> int:
-    """A memory file with the state."""
+    """A memory file with the state. Raises OSError when there is no room for it."""
     data = json.dumps(asdict(state), separators=(",", ":")).encode("utf-8", "surrogatepass")
     head = Head(FORMAT, state.version, len(data), _checksum(FORMAT, state.version, data))
     fd = os.memfd_create("vspcd-handover")
-    with os.fdopen(os.dup(fd), "wb") as file:
-        file.write(json.dumps(head._asdict()).encode() + b"\n")
-        file.write(data)
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(json.dumps(head._asdict()).encode() + b"\n")
+            file.write(data)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 

@@ -105,7 +105,11 @@ class Upgrades:
 
     def _check(self, command: list[str]) -> None:
         state = handover.pack(bequest.of(self._master))
-        self._output, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._output, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            os.close(state)
+            raise
 
         def child() -> None:
             os.set_blocking(theirs, True)
@@ -205,7 +209,11 @@ class Upgrades:
         for end in self._backlogs():
             end()  # whoever is master next replaces it
         state = bequest.of(self._master)
-        memory = handover.pack(state)
+        try:
+            memory = handover.pack(state)
+        except OSError as error:
+            self._give_up(f"there is no room for what it has to know: {error.strerror}; try again later")
+            return
         reached("upgrade.packed")
         self._log.info("upgrade", version=vspcd.__version__, state_bytes=os.fstat(memory).st_size)
         inherited = [memory, *handover.descriptors(state)]
