@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Optional
 
 import vspcd
+from vspcd import authorities, inheritance, vspcpy
 from vspcd import config as configuration
-from vspcd import inheritance, vspcpy
 from vspcd.config import ConfigError
 from vspcd.config_schema import Config
 from vspcd.console_listeners import group_number
@@ -31,7 +31,7 @@ from vspcd.unix.logline import Log
 from vspcd.upgrade import GRANTED, command_line
 
 DEFAULT_CONFIG = Path("/etc/vspcd/vspcd.yaml")
-TLS_FILES = ("certificate", "key", "client_ca")
+TLS_FILES = ("certificate", "key")
 LATER = ("workers.tls_helper", "workers.watcher")
 """What children import when they begin."""
 
@@ -105,6 +105,8 @@ def read(options: argparse.Namespace) -> Config:
         problems.append(
             f"sockets.group: there is no group {str(config.sockets.group)[:QUOTED]!r}; expected one of this machine"
         )
+    problems += unusable("tls.client_ca", config.tls.client_ca)
+    problems += unusable("ports.client_ca", config.ports.client_ca)
     ports = config.ports
     lacking = objection(Choice(ports.backend, ports.backend_path))
     if lacking is not None:
@@ -121,6 +123,13 @@ def unreadable(key: str, path: Optional[Path]) -> Iterator[str]:
             path.open("rb").close()
         except OSError as error:
             yield f"tls.{key}: {path} cannot be read: {error.strerror}; expected a PEM file"
+
+
+def unusable(key: str, path: Optional[Path]) -> Iterator[str]:
+    """What is wrong with the authorities that the configuration names: nothing, or one line."""
+    wrong = None if path is None else authorities.objection(path)
+    if wrong is not None:
+        yield f"{key}: {wrong}; expected a PEM file with the certificates of authorities"
 
 
 def write_pid(path: Optional[Path]) -> None:

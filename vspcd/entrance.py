@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vspcd.master import Master
 
 RAW, TELNET = "raw", "telnet"
+UNVERIFIED = "it showed no certificate, which ports.client_ca demands"
 
 
 class Visitor(NamedTuple):
@@ -71,8 +72,13 @@ class Entrance:
         wish = Wish(kind, who, replay=self._master.config.clients.replay, fallback=True)
         self._master.attachments.attach(console, wish, sock, number)
 
-    def secured(self, number: int, name: Optional[str]) -> bool:
-        """A handshake has succeeded; False when it was nobody's whom we wait for."""
+    def secured(self, number: int, name: Optional[str], verified: bool) -> bool:
+        """A handshake has succeeded; False when it was nobody's whom we wait for.
+
+        Who has shown no certificate is refused here too: a helper may have missed that one is demanded.
+        """
+        if not verified:
+            return self.failed(number, UNVERIFIED)
         visitor = self._visitors.pop(number, None)
         if visitor is None:
             return False

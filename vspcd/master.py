@@ -269,8 +269,8 @@ class Master:
     def _all_came(self) -> None:
         self.claims.vms_connected()
 
-    def _tls_secured(self, number: int, name: Optional[str]) -> None:
-        if not self.entrance.secured(number, name):
+    def _tls_secured(self, number: int, name: Optional[str], verified: bool) -> None:
+        if not self.entrance.secured(number, name, verified):
             self.claims.tls_secured(number)
 
     def _tls_failed(self, number: int, reason: str) -> None:

@@ -46,8 +46,8 @@ class TlsHelper:
 
 
 class TlsHelpers:
-    """``failed(leg, reason)``: a handshake came to nothing; ``secured(leg, name)``: it
-    succeeded; ``name`` is that in the peer's certificate.
+    """``failed(leg, reason)``: a handshake came to nothing; ``secured(leg, name, verified)``: it succeeded; ``name`` is
+    that in the peer's certificate, if it has one, ``verified`` whether it has shown one that was verified.
 
     ``probed(leg, alive)``: what became of a probe.
     """
@@ -59,7 +59,7 @@ class TlsHelpers:
         nursery: Nursery,
         config: Config,
         failed: Callable[[int, str], None],
-        secured: Callable[[int, Optional[str]], None],
+        secured: Callable[[int, Optional[str], bool], None],
         probed: Callable[[int, bool], None],
     ) -> None:
         self.certificate: Optional[dict[str, Any]] = None
@@ -85,7 +85,11 @@ class TlsHelpers:
         }
 
     def start(self) -> None:
-        """Load the certificate at the start, so that a bad one is known before a VM needs it."""
+        """Load the certificate at the start, so that a bad one is known before a VM needs it.
+
+        Helpers of a master that has died know only what was demanded of peers in its time.
+        """
+        self._tell_settings()
         self._spawn_first()
         self._loop.call_later(DAY, self._look_at_the_date)
 
@@ -179,7 +183,7 @@ class TlsHelpers:
 
     def _secured(self, _helper: TlsHelper, message: Message) -> None:
         self.securing.discard(message["leg"])
-        self._on_secured(message["leg"], message["name"])
+        self._on_secured(message["leg"], message["name"], message["subject"] is not None)
         self._log.debug(
             "tls-secured",
             leg=message["leg"],
@@ -262,12 +266,20 @@ class TlsHelpers:
     def reload(self, config: Config) -> None:
         """The certificate may be another one, even if its file has the same name."""
         self._config = config
+        self._tell_settings()
+        self._spawn_first()
+
+    def _tell_settings(self) -> None:
         for helper in self.helpers.values():
             try:
-                helper.channel.send({"type": "settings", "settings": tls_settings(config, helper.clients)})
+                helper.channel.send(
+                    {"type": "settings", "settings": tls_settings(self._config, helper.clients)}
+                )
             except (OSError, ChannelClosed) as error:
                 self._log.error("tls-helper-not-told", pid=helper.pid, reason=str(error))
-        self._spawn_first()
+                helper.retiring = True  # it would let newcomers in whom these settings want checked
+                if not helper.legs:
+                    self._quit(helper)
 
     def _unreachable(self, helper: TlsHelper) -> None:
         """It has died, or broke the rules; either way its connections are over."""

@@ -7,7 +7,6 @@ Never: asks for a passphrase; changes a context that is in use.
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Optional
@@ -42,6 +41,11 @@ class Loaded(NamedTuple):
     facts: Facts
     min_version: str
 
+    @property
+    def demands(self) -> bool:
+        """Whether a peer must show a certificate."""
+        return self.context.verify_mode == ssl.CERT_REQUIRED
+
 
 def load(settings: dict[str, Any]) -> Loaded:
     """The context for ``certificate``, ``key``, ``client_ca`` and ``min_version``. Raises BadCertificate."""
@@ -54,7 +58,13 @@ def load(settings: dict[str, Any]) -> Loaded:
     _load_pair(context, certificate, settings["key"])
     if settings["client_ca"] is not None:
         _load_authorities(context, settings["client_ca"])
+        context.verify_mode = ssl.CERT_REQUIRED
     return Loaded(context, known, settings["min_version"])
+
+
+def check_authorities(path: str) -> None:
+    """Load them for nothing but the mistakes. Raises BadCertificate."""
+    _load_authorities(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), path)
 
 
 def _facts(path: str) -> Facts:
@@ -94,13 +104,16 @@ def _load_authorities(context: ssl.SSLContext, path: str) -> None:
         context.load_verify_locations(path)
     except ssl.SSLError as error:
         raise BadCertificate(f"{path} cannot be used: {_reason(error, 'it is damaged')}") from None
-    context.verify_mode = ssl.CERT_REQUIRED
+    except OSError as error:
+        raise BadCertificate(f"{path} cannot be read: {error.strerror}") from None
+    if not context.cert_store_stats()["x509"]:
+        raise BadCertificate(f"{path} cannot be used: it holds no certificate, only lists of revoked ones")
 
 
 def _must_be_readable(path: str) -> None:
     """OpenSSL does not say which of two files is missing."""
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        open(path, "rb", buffering=0).close()
     except OSError as error:
         raise BadCertificate(f"{path} cannot be read: {error.strerror}") from None
 

@@ -2,7 +2,8 @@
 
 Does: takes connections over, loads certificates for those to come, answers probes.
 Owns: the channel to the master, the legs, the context for new connections.
-Never: serves a connection in plain text; gives up a certificate that works for one that does not.
+Never: serves a connection in plain text; gives up a certificate that works for one that does not; lets in who shows no
+certificate when the settings demand one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Helper:
         self._log = Log(settings["log_level"])
         self._settings = settings
         self._loaded: Optional[Loaded] = None
+        self._lacking = ""  # why there is nothing loaded
         self._reports = Reports(self._secured, self._failed, self._ended)
         self._answers: dict[str, Answer] = {
             "adopt": self._adopt,
@@ -113,9 +115,17 @@ class Helper:
         try:
             self._loaded = load(self._settings["tls"])
         except BadCertificate as reason:
-            self._tell("bad-certificate", reason=str(reason))
+            self._lacking = str(reason)
+            if self._loaded is not None and self._is_too_lax(self._loaded):
+                self._loaded = None
+            then = "nobody is let in" if self._loaded is None else "what was loaded before stays in force"
+            self._tell("bad-certificate", reason=f"{reason}; {then}")
             return
         self._tell("certificate", **(self._certificate() or {}))
+
+    def _is_too_lax(self, loaded: Loaded) -> bool:
+        """Whether it lets people in whom the settings want checked."""
+        return self._settings["tls"]["client_ca"] is not None and not loaded.demands
 
     def _certificate(self) -> Optional[dict[str, Any]]:
         if self._loaded is None:
@@ -135,7 +145,7 @@ class Helper:
         peer, worker = (socket.socket(fileno=fd) for fd in fds)
         number = message["leg"]
         if self._loaded is None:
-            self._tell("tls-failed", leg=number, reason="there is no usable certificate")
+            self._tell("tls-failed", leg=number, reason=f"there is no usable certificate: {self._lacking}")
             for sock in (peer, worker):
                 _hang_up(sock)
             return

@@ -249,6 +249,6 @@ def test_without_a_certificate_a_connection_is_refused(files: tuple[Path, Path],
     bench = TlsBench(tmp_path / "none.pem", files[1])
     assert "none.pem cannot be read: No such file" in bench.wait("bad-certificate")["reason"]
     peer, worker = bench.connect()
-    assert bench.wait("tls-failed", 1)["reason"] == "there is no usable certificate"
+    assert bench.wait("tls-failed", 1)["reason"].startswith("there is no usable certificate: ")
     assert (peer.recv(1), worker.recv(1)) == (b"", b"")
     bench.close()

@@ -153,6 +153,54 @@ def test_an_unusable_authority_is_told_of(bench: TlsBench, tmp_path: Path) -> No
     assert "ca.pem cannot be used: " in bench.wait("bad-certificate")["reason"]
 
 
+def test_who_shows_no_certificate_is_not_let_in_when_one_is_demanded_that_cannot_be_checked(
+    bench: TlsBench, tmp_path: Path
+) -> None:
+    bench.settings["tls"]["client_ca"] = str(tmp_path / "typo.pem")
+    bench.send("settings", settings=bench.settings)
+    assert bench.wait("bad-certificate")["reason"].endswith("; nobody is let in")
+    peer, worker = bench.connect()
+    assert "typo.pem cannot be read" in bench.wait("tls-failed", 1)["reason"]
+    assert (peer.recv(1), worker.recv(1)) == (b"", b"")
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "rubbish"])
+def test_with_unusable_authorities_the_old_ones_stay_in_force(
+    files: tuple[Path, Path], tmp_path: Path, kind: str
+) -> None:
+    bench = TlsBench(*files, client_ca=files[0])
+    bench.wait("certificate")
+    path = tmp_path / "ca.pem"
+    if kind != "missing":
+        path.mkdir() if kind == "folder" else path.write_text("nothing here\n")
+    bench.settings["tls"]["client_ca"] = str(path)
+    bench.send("settings", settings=bench.settings)
+    assert bench.wait("bad-certificate")["reason"].endswith("; what was loaded before stays in force")
+    with Client(bench, "-cert", files[0], "-key", files[1]) as client:
+        worker = bench.adopt()
+        client.stdin.write(b"x")
+        assert received(worker, 1) == b"x"
+    with Client(bench):
+        bench.adopt()
+        assert bench.wait("tls-failed", 2)["reason"].startswith("it showed no certificate")
+    bench.close()
+
+
+def test_a_list_of_revoked_certificates_is_no_authority(
+    bench: TlsBench, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "index.txt").touch()
+    (tmp_path / "ca.cnf").write_text(
+        f"[ca]\ndefault_ca = c\n[c]\ndatabase = {tmp_path}/index.txt\ndefault_md = sha256\n"
+    )
+    revoked = tmp_path / "crl.pem"
+    signer = ["-cert", str(files[0]), "-keyfile", str(files[1]), "-crldays", "3"]
+    openssl("ca", "-gencrl", "-config", tmp_path / "ca.cnf", *signer, "-out", revoked)
+    bench.settings["tls"]["client_ca"] = str(revoked)
+    bench.send("settings", settings=bench.settings)
+    assert "it holds no certificate" in bench.wait("bad-certificate")["reason"]
+
+
 # Probes
 
 
