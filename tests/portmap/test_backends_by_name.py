@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Optional
 
 import pytest
 
+from tests.unix.turning import occupy, open_descriptors
 from vspcd.portmap import backends
 from vspcd.portmap.backends import Choice, Guarded, objection, opened
 from vspcd.portmap.base import Entry, Forget, PortMapError, Put
@@ -135,12 +138,36 @@ def test_entries_that_cannot_be_are_told(tmp_path: Path, entries: str, words: st
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("memory", None), ("file", None), ("own:Map", None), ("nothing_like_it:Map", "there is no module")],
+    [
+        ("memory", None),
+        ("file", None),
+        ("own:Map", None),
+        ("bad.inner:Map", None),  # what is in a package its own code may say, which is the keeper's to run
+        ("own_not.inner:Map", "there is no module 'own_not'"),
+        ("nothing_like_it:Map", "there is no module 'nothing_like_it'"),
+    ],
 )
 def test_a_module_that_cannot_be_found_is_told(tmp_path: Path, name: str, words: Optional[str]) -> None:
     own(tmp_path, "", "1 / 0")  # it is looked for, never run
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "__init__.py").write_text("raise RuntimeError('it was run')")
     before = list(sys.path)
     said = objection(Choice(name, tmp_path))
     assert (said is None) == (words is None)
+    assert words is None or words in str(said)
     assert sys.path == before
-    assert "own" not in sys.modules
+    assert not {"own", "bad"} & set(sys.modules)
+
+
+def test_a_module_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
+    own(tmp_path, "")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 8, hard))
+    occupied = occupy(0)
+    try:
+        said = objection(Choice("own:Map", tmp_path))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in occupied:
+            os.close(fd)
+    assert "Too many open files" in str(said)

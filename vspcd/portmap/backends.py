@@ -51,14 +51,19 @@ def opened(choice: Choice, state: Path) -> Backend:
 
 
 def objection(choice: Choice) -> Optional[str]:
-    """Why a module cannot be found; None when it can. No code of it is run unless it is in a package."""
-    module, _, _ = choice.name.partition(":")
+    """Why a module cannot be found; None when it can.
+
+    Of a module in a package only the outermost package is looked for. Its code says what is in it, and is not run here.
+    """
     if choice.name in (MEMORY, FILE):
         return None
+    module = choice.name.partition(":")[0].partition(".")[0]
     before = list(sys.path)
     try:
         _search(choice.folder)
         found = importlib.util.find_spec(module) is not None
+    except OSError as error:
+        return f"the module {module!r} cannot be looked for: {error.strerror}"
     except (ImportError, ValueError, AttributeError):
         found = False
     finally:
