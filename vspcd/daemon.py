@@ -174,9 +174,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for note in given.notes():
         log.warning("option-ignored", reason=note)
     try:
-        write_pid(given.pid_file)
         inherited = inheritance.found(log, config.dirs.state, config.dirs.run)
-        failure = Master(config, log, lambda: read(options), command, inherited).run()
+        master = Master(config, log, lambda: read(options), command, inherited)  # which has the lock now
+        if inherited is None:
+            write_pid(given.pid_file)
+        failure = master.run()
     except CannotStart as error:
         print(f"vspcd: {error}", file=sys.stderr)
         return EXIT_CANNOT_START

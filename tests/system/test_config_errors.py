@@ -112,3 +112,14 @@ def test_reload_keeps_the_old_configuration_when_the_new_one_is_wrong(
     assert done.returncode != 0
     assert "clients.maximum" in done.stdout + done.stderr
     assert daemon.status()["pid"] == daemon.pid
+
+
+def test_a_second_daemon_by_mistake_leaves_the_first_ones_pid(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    daemon, path = start_daemon(), tmp_path / "pid"
+    path.write_text("the first one's")
+    done = run(daemon.root, "--pidfile", str(path), "-o", "proxy.listen=[127.0.0.1:0]")
+    assert done.returncode == 1
+    assert "vspcd runs already in" in done.stderr
+    assert path.read_text() == "the first one's"
