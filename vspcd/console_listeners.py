@@ -194,12 +194,12 @@ class ConsoleListeners:
 
     def apply_modes(self, console: Console) -> None:
         """Give the console's socket the configured mode and group."""
-        settings, name = self.config.sockets, f"{console.id}.sock"
+        if console.unix is None:
+            return  # it gets them when it is opened
+        sockets = self.config.sockets
         try:
-            group = group_number(settings.group)
-            if group is not None:
-                os.chown(name, -1, group, dir_fd=self._directory)
-            os.chmod(name, settings.mode, dir_fd=self._directory)
+            group = group_number(sockets.group)
+            listen.give_access(self._directory, f"{console.id}.sock", sockets.mode, group)
         except (OSError, KeyError) as error:
             self._log.error("socket-mode", console=console.id, reason=str(error))
 

@@ -176,6 +176,7 @@ class Master:
         for console in self.table.consoles.values():
             self.consoles.inherit(console)
         self._open_tools(inheritance.state)
+        self._apply_modes()
         self.tls.start()
         self.events.start()
         self.triggers.start(resume=True)
@@ -232,13 +233,25 @@ class Master:
             self.tools.inherit(each, answer)
 
     def _control_socket(self) -> socket.socket:
-        sockets = self.config.sockets
+        return toolserver.listener(self.directory.fd, self.config.sockets.mode, self._group())
+
+    def _group(self) -> Optional[int]:
+        """Whose the sockets are, beside our own user's."""
         try:
-            group = group_number(sockets.group)
+            return group_number(self.config.sockets.group)
         except KeyError:
-            self.log.error("unknown-group", group=sockets.group)
-            group = None
-        return toolserver.listener(self.directory.fd, sockets.mode, group)
+            self.log.error("unknown-group", group=self.config.sockets.group)
+            return None
+
+    def _apply_modes(self) -> None:
+        """Who may use the sockets that are there, the tools' as well: whoever reaches that one may do most."""
+        try:
+            if self.tools is not None:
+                self.tools.give_access(self.config.sockets.mode, self._group())
+        except OSError as error:
+            self.log.error("socket-mode", socket=toolserver.NAME, reason=str(error))
+        for console in self.table.consoles.values():
+            self.listeners.apply_modes(console)
 
     def _ready(self, consoles: int) -> None:
         addresses = self.doors.addresses()
@@ -337,8 +350,7 @@ class Master:
         self.events.apply(self.config)
         self.triggers.apply(self.config)
         if old.sockets != self.config.sockets:
-            for console in self.table.consoles.values():
-                self.listeners.apply_modes(console)
+            self._apply_modes()
         for change in changes:
             self.log.info("config-changed", change=change)
         self.log.info("config-reloaded", changes=len(changes))

@@ -70,6 +70,10 @@ class ToolServer:
         self._conversations: dict[Conversation, None] = {}  # the oldest first
         self._acceptor = Acceptor(loop, log, "control", listener, self._came)
 
+    def give_access(self, mode: int, group: Optional[int]) -> None:
+        """Let these use the control socket from now on. Raises OSError."""
+        listen.give_access(self._directory, NAME, mode, group)
+
     @property
     def quiet(self) -> bool:
         """Whether nobody is in the middle of an answer, but those that wait for something."""

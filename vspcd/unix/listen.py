@@ -12,6 +12,7 @@ import os
 import resource
 import select
 import socket
+import stat
 import struct
 from collections.abc import Iterator
 from typing import Callable, NamedTuple, Optional
@@ -79,6 +80,17 @@ def unix(
         sock.close()
         raise
     return sock
+
+
+def give_access(directory: int, name: str, mode: int, group: Optional[int]) -> None:
+    """Let these connect to a Unix socket that is there; without a group: that of new files. Raises OSError."""
+    os.chown(name, -1, _group_of_new_files(directory) if group is None else group, dir_fd=directory)
+    os.chmod(name, mode, dir_fd=directory)
+
+
+def _group_of_new_files(directory: int) -> int:
+    about = os.fstat(directory)
+    return about.st_gid if about.st_mode & stat.S_ISGID else os.getegid()
 
 
 def remove(directory: int, name: str) -> None:
