@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
+from vspcd import moves
 from vspcd.claims import identified
 from vspcd.consoles import recall
 from vspcd.core.access import Lock
@@ -30,12 +31,15 @@ from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import READ
+from vspcd.unix.page import MAX_CLIENTS
 from workers.orphan import DOOR
 
 if TYPE_CHECKING:
     from vspcd.master import Master
 
 WITHIN = 5.0
+NUMBERS = 1 << 48  # legs and clients have smaller ones, and those to come have room above
+MAX_LEGS = 8  # of one worker: the VM's, and those that are to take its place
 SO_COOKIE = 57  # linux/socket.h: one number for each socket, whoever holds a duplicate
 
 WORKER_KIND, TLS_KIND = "worker", "tls"
@@ -212,6 +216,8 @@ class Adoption:
         orphan.itself = message
 
     def _leg(self, orphan: Orphan, message: Message, fds: list[int]) -> None:
+        if len(orphan.legs) >= MAX_LEGS or not 0 < message["leg"] < NUMBERS:
+            raise PeerError("a connection too many, or one with an impossible number")
         record = LegRecord(
             message["leg"], message["peer"], socket.socket(fileno=fds[0]), time.time(), message["secured"]
         )
@@ -220,6 +226,8 @@ class Adoption:
         orphan.legs.append((record, message["feeds"]))
 
     def _client(self, orphan: Orphan, message: Message, fds: list[int]) -> None:
+        if len(orphan.clients) >= MAX_CLIENTS or not 0 < message["client"] < NUMBERS:
+            raise PeerError("a client too many, or one with an impossible number")
         sock = socket.socket(fileno=fds[0])
         fds.clear()
         kind, origin, mode = message["kind"], message["from"], message["mode"]
@@ -366,7 +374,7 @@ def cookie(sock: socket.socket) -> bytes:
 
 def check_worker(message: Message) -> None:
     """Whether a worker can be what it says. Raises PeerError."""
-    state, console, move = message["state"], message["console"], message["move"]
+    state, console = message["state"], message["console"]
     if state not in (OWNER, NEGOTIATING) or (console is not None) != (state == OWNER):
         raise PeerError(f"a worker that is {str(state)[: control.QUOTED]!r}")
     if console is not None:
@@ -375,13 +383,7 @@ def check_worker(message: Message) -> None:
             raise PeerError("a console with an impossible identity")
     if message["known"] is not None:
         recall(Console("", ""), message["known"])
-    if move is not None:
-        try:
-            bytes.fromhex(move["pair"])
-            float(move["expires"])
-            str(move["state"])
-        except (KeyError, TypeError, ValueError):
-            raise PeerError("a move that is none") from None
+    moves.check(message["move"])
 
 
 Take = Callable[[Adoption, Orphan, Message, list[int]], None]

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from vspcd import moves
 from vspcd.admission import Admission
 from vspcd.consoles import Consoles
 from vspcd.core.address import host_of
@@ -263,6 +264,7 @@ class Claims:
 
     def _took(self, worker: Worker, message: Message) -> None:
         """The console's worker goes on with the claimant's connection; the claimant has nothing left to do."""
+        move = moves.check(message["move"])
         claim = self.waiting.pop(message["leg"], None)
         if claim is None and worker.console is not None and message["leg"] in worker.legs:
             return  # a dead worker had taken it, and its heir does so again
@@ -270,7 +272,7 @@ class Claims:
             raise PeerError("it took a leg that it was not offered")
         worker.legs[claim.leg.number] = claim.leg
         if message["session"] is not None:
-            claim.leg.session, claim.console.move = message["session"], message["move"]
+            claim.leg.session, claim.console.move = message["session"], move
         if claim.claimant is not None:
             self._supervisor.tell(claim.claimant, {"type": "handed"})
             self._supervisor.dismiss(claim.claimant)

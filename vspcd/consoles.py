@@ -7,16 +7,16 @@ Never: talks to a VM or a client.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional
 
+from vspcd import moves
 from vspcd.console_listeners import ConsoleListeners
 from vspcd.core import automation
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Entry
-from vspcd.proto.control import Message
+from vspcd.proto.control import Message, size_of
 from vspcd.proto.errors import PeerError
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, Worker, close, console_of
@@ -29,8 +29,7 @@ MOVES_KEPT = 10
 MOVE_FACTS = (
     "when", "from", "to", "goahead_ms", "peer_ms", "complete_ms", "done_ms", "held", "outcome"
 )  # fmt: skip
-NAME_LIMIT = 256
-FACTS_LIMIT = 1000  # bytes of JSON: a worker's word is checked like anybody's
+MOVE_LIMIT = 600  # bytes of JSON, as one that is told has
 UNKNOWN_PORT_AFTER = 1.0
 """How long a new console waits for its port to be durable before it opens all the same."""
 
@@ -135,7 +134,7 @@ class Consoles:
         console, leg = worker.console, worker.legs.get(message["leg"])
         if console is None or leg is None:
             raise PeerError("it is connected to a leg that it does not have")
-        console.leg, console.move = leg, message["move"]
+        console.leg, console.move = leg, moves.check(message["move"])
         leg.session = message["session"]
         console.since = console.last_seen = leg.since = time.time()
         self._log.info("vm-connected", console=console.id, name=console.name, peer=leg.peer)
@@ -144,11 +143,11 @@ class Consoles:
 
     def _session(self, worker: Worker, message: Message) -> None:
         """The state of a VM's connection, for whoever may have to go on with it."""
-        leg = worker.legs.get(message["leg"])
+        leg, move = worker.legs.get(message["leg"]), moves.check(message["move"])
         if leg is not None:
             leg.session = message["session"]
         if worker.console is not None:
-            worker.console.move = message["move"]
+            worker.console.move = move
 
     def _closed(self, worker: Worker, message: Message) -> None:
         """A connection is over, the console's VM is not: it moves."""
@@ -184,9 +183,6 @@ class Consoles:
         console = worker.console
         if console is None:
             return
-        _check_size(message["line"])
-        if len(message["name"] or "") > NAME_LIMIT:
-            raise PeerError(f"a name of more than {NAME_LIMIT} characters")
         before = console.entry()
         if message["name"] is not None:
             self.called(console, message["name"])
@@ -208,7 +204,6 @@ class Consoles:
         console, record = worker.console, message["record"]
         if console is None:
             return
-        _check_size(record)
         console.move = None
         record = facts_of_move(record)
         console.moves = [*console.moves, record][-MOVES_KEPT:]
@@ -245,18 +240,19 @@ def recall(console: Console, known: Mapping[str, Any]) -> None:
     """What a worker remembers of its console, from before we were its master. Raises PeerError."""
     now = time.time()
     try:
-        since, moves = float(known["since"]), [facts_of_move(dict(move)) for move in known["moves"]]
-        clients = {int(number): float(when) for number, when in known["clients"]}
-    except (KeyError, TypeError, ValueError):
+        since = _since(known["since"], now)
+        records = [facts_of_move(dict(move)) for move in known["moves"]]
+        clients = {int(number): _since(when, now) for number, when in known["clients"]}
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise PeerError("it remembers what cannot be") from None
-    for move in moves:
-        _check_size(move)
-    console.since = min(since, now)
-    console.moves = moves[-MOVES_KEPT:]
+    if any(size_of(record) > MOVE_LIMIT for record in records):
+        raise PeerError(f"it remembers a move of more than {MOVE_LIMIT} bytes")
+    console.since = since
+    console.moves = records[-MOVES_KEPT:]
     for client in console.clients.values():
-        client.since = min(clients.get(client.number, now), now)
+        client.since = clients.get(client.number, now)
 
 
-def _check_size(facts: Mapping[str, Any]) -> None:
-    if len(json.dumps(facts)) > FACTS_LIMIT:
-        raise PeerError(f"facts of more than {FACTS_LIMIT} bytes")
+def _since(when: Any, now: float) -> float:
+    """A time in the past. Raises TypeError, ValueError and OverflowError."""
+    return max(0.0, min(now, float(when)))  # of what is no number, the first: now

@@ -9,13 +9,14 @@ Never: reads a byte; loses a connection that a worker could go on with.
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from vspcd.claims import Claims
 from vspcd.consoles import Consoles
 from vspcd.core import automation
 from vspcd.locks import facts
 from vspcd.mortality import KILLED, weight
-from vspcd.proto.control import OWNER, Message
+from vspcd.proto.control import OWNER, Message, size_of
 from vspcd.supervisor import Supervisor
 from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.unix.acceptor import NoRoom
@@ -32,6 +33,7 @@ WITHIN = 600.0
 PARKED_FOR = 3600.0
 AGAIN_AFTER = 0.5
 REMEMBERED = 10
+REMEMBERED_SIZE = 10000  # bytes of JSON: a console's status fits into a packet
 FEEDS, TARGET, NEWCOMER, POISON = "feeds", "target", "newcomer", "poison"
 
 
@@ -124,7 +126,7 @@ class Succession:
             return
         now = time.monotonic()
         facts = {"file": message["file"], "bytes": message["bytes"]}
-        console.quarantined = [*console.quarantined, {"when": time.time(), **facts}][-REMEMBERED:]
+        console.quarantined = _latest([*console.quarantined, {"when": time.time(), **facts}])
         console.poisoned, console.deaths = False, 0
         self._log.error("vm-quarantined", console=console.id, name=console.name, **facts)
         self._consoles.happened(automation.QUARANTINED, console, **facts)
@@ -135,6 +137,14 @@ class Succession:
             console.quarantines = []
             self._log.error("vm-parked", console=console.id, name=console.name, seconds=PARKED_FOR)
             self._consoles.happened(automation.PARKED, console, seconds=PARKED_FOR)
+
+
+def _latest(quarantined: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """As many of the latest as are worth remembering, and at least one."""
+    latest = quarantined[-REMEMBERED:]
+    while len(latest) > 1 and size_of(latest) > REMEMBERED_SIZE:
+        del latest[0]
+    return latest
 
 
 def _role(console: Console, leg: LegRecord) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Callable, Optional
 from vspcd.config_schema import Config
 from vspcd.proto import control
 from vspcd.proto.control import LEAVING, OWNER, Message
-from vspcd.proto.errors import PeerError
+from vspcd.proto.errors import LocalError, PeerError
 from vspcd.spawn import Nursery, settings
 from vspcd.table import LegRecord, Table, Worker
 from vspcd.unix import process
@@ -112,14 +112,14 @@ class Supervisor:
             self.kill(worker, f"out of turn: {fault}")
 
     def tell(self, worker: Worker, message: dict[str, Any], *socks: socket.socket) -> bool:
-        """Whether it was told; False when the system has no descriptor for that. A worker that cannot be reached is
-        killed: who goes on for it when it is dead learns from the master's records.
+        """Whether it was told; False when the system has no descriptor for that, or it does not fit into a packet. A
+        worker that cannot be reached is killed: who goes on for it when it is dead learns from the master's records.
         """
         try:
             worker.channel.send(message, [sock.fileno() for sock in socks])
         except ChannelClosed as error:
             self.kill(worker, f"unreachable: {error}")
-        except OSError as error:
+        except (OSError, LocalError) as error:
             self._log.error("not-told", pid=worker.pid, message=message["type"], reason=str(error))
             return False
         return True

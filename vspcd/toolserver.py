@@ -18,7 +18,7 @@ from vspcd.core.rights import Who
 from vspcd.handover import ConversationState, Packets
 from vspcd.proto import control
 from vspcd.proto.control import Message
-from vspcd.proto.errors import PeerError
+from vspcd.proto.errors import LocalError, PeerError
 from vspcd.unix import listen
 from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
@@ -180,6 +180,8 @@ class Conversation:
             following = next(self._answer)
         except Refusal as refusal:
             following = (refusal_packet(refusal.code, str(refusal)), [])
+        except LocalError as error:
+            following = (refusal_packet("too-big", f"the answer cannot be told: {error}"), [])
         self._waiting = following is None
         if following is None:
             self._loop.call_later(SLOW_READER, self._continue)
@@ -187,7 +189,7 @@ class Conversation:
         packet, socks = following
         try:
             self._channel.send(packet, [sock.fileno() for sock in socks])
-        except (ChannelClosed, OSError):
+        except (ChannelClosed, OSError, LocalError):
             self.close()
             return
         finally:

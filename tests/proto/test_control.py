@@ -208,3 +208,46 @@ def test_an_item_that_fits_into_no_packet_is_our_mistake() -> None:
 
 def test_nothing_needs_no_packet() -> None:
     assert list(control.packed([])) == []
+
+
+@pytest.mark.parametrize(
+    ("sender", "kind", "name"), [each for each in fields() if each[0] in control.LIMITED]
+)
+def test_whatever_a_worker_says_has_a_bound(sender: str, kind: str, name: str) -> None:
+    wanted = TABLE[sender][kind].fields[name]
+    types = set(wanted if isinstance(wanted, tuple) else (wanted,))
+    if types & {str, dict, list}:
+        limit = control.LIMITS[name]
+        grown: Any = "x" * limit if str in types else {"a": "x" * limit} if dict in types else ["x" * limit]
+        with pytest.raises(PeerError, match=f"{kind} with a {name} of {control.size_of(grown)} bytes"):
+            checked(sender, {**example(sender, kind), name: grown})
+        fitting: Any = "x" * (limit - 2) if str in types else {"a": "x" * (limit - 8)}
+        if list not in types:
+            assert checked(sender, {**example(sender, kind), name: fitting}) == kind
+    else:
+        for number in (1 << 53, -(1 << 53), 10**400):
+            if int in types:
+                with pytest.raises(PeerError, match=f"{kind} with an impossible {name}"):
+                    checked(sender, {**example(sender, kind), name: number})
+
+
+@pytest.mark.parametrize("kind", ["leg", "target", "resume-leg", "resume-client", "resumed", "refuse"])
+def test_what_a_worker_has_said_can_be_passed_on(kind: str) -> None:
+    """Each field at its bound, and all of them together in one packet."""
+    message: dict[str, Any] = {"type": kind}
+    for name, wanted in TABLE[MASTER][kind].fields.items():
+        types = wanted if isinstance(wanted, tuple) else (wanted,)
+        if str in types:
+            message[name] = "x" * control.LIMITS.get(name, 20)
+        elif dict in types:
+            message[name] = {"a": "x" * control.LIMITS[name]}
+        else:
+            message[name] = True if bool in types else 1 << 53
+    assert len(encode(message)) <= PACKET_LIMIT
+
+
+def test_a_session_that_grows_when_it_is_said_again_is_refused() -> None:
+    numbers = b"1E15," * 5000  # a packet of 25 kB, and 90 kB as we would say it
+    packet = b'{"type":"session","leg":1,"move":null,"session":{"a":[' + numbers + b"1]}}"
+    with pytest.raises(PeerError, match="session with a session of 9"):
+        check(decode(packet), WORKER, OWNER, 0)

@@ -6,13 +6,15 @@ Owns: nothing.
 Never: touches a socket; accepts a field that the table does not name.
 
 ``TABLE`` is the law: who may send a message, in which state of the sender, with which fields and how many
-descriptors. A worker that speaks out of turn is killed; a tool that does gets an error.
+descriptors. A worker that speaks out of turn is killed; a tool that does gets an error. ``LIMITS`` says how much a
+worker may say in each field, so that whatever is kept of it can be passed on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from vspcd.proto import jsontext
@@ -237,6 +239,44 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
     },
 }
 
+LIMITED = frozenset({WORKER, ORPHAN})
+LIMITS: Mapping[str, int] = MappingProxyType(
+    {
+        "uuid": 40,
+        "label": 40,
+        "name": 1600,  # 256 characters, however they are escaped
+        "bios_uuid": 40,
+        "location_uuid": 40,
+        "line": 1000,
+        "peer": 256,
+        "pair": 1100,  # in hexadecimal
+        "session": 60000,  # replies that wait, early console bytes, and what telnet has come to
+        "move": 4000,
+        "record": 600,
+        "reason": 16000,  # may name a path
+        "file": 5000,
+        "kind": 20,
+        "state": 40000,  # of a client's telnet; of a worker, one word
+        "terminal": 40000,
+        "from": 100,
+        "mode": 20,
+        "facts": 8000,
+        "console": 2000,
+        "known": 16000,
+        "legs": ROOM,
+        "securing": ROOM,
+        "certificate": ROOM,
+    }
+)
+"""Bytes of JSON for each field of those who are ``LIMITED``. What goes from one worker to another, such as a session,
+leaves room for the rest of its packet."""
+
+UNICODE = frozenset({"uuid", "label", "name", "bios_uuid", "location_uuid", "console"})
+"""Fields that go into the port map, which takes no half of a surrogate pair."""
+
+DEEPEST = 20  # values in one another
+NUMBER_LIMIT = 1 << 53
+
 
 def encode(message: Mapping[str, Any]) -> bytes:
     """The packet for a message. Raises LocalError when it does not fit into one."""
@@ -251,7 +291,7 @@ def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
     packet: list[Any] = []
     room = ROOM
     for item in items:
-        size = len(_json(item)) + 1
+        size = size_of(item) + 1
         if size > ROOM:
             raise LocalError(f"an item of {size} bytes does not fit into a packet")
         if size > room:
@@ -261,6 +301,11 @@ def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
         room -= size
     if packet:
         yield packet
+
+
+def size_of(value: Any) -> int:
+    """How many bytes it takes in a packet."""
+    return len(_json(value))
 
 
 def _json(value: Any) -> bytes:
@@ -294,7 +339,34 @@ def check(message: Message, sender: str, state: str, fds: int) -> str:
             isinstance(value, bool) and wanted not in (bool, _OPTIONAL_BOOL)
         ):
             raise PeerError(f"{kind} without a proper {name}")
+        if isinstance(value, (int, float)) and not abs(value) < NUMBER_LIMIT:  # nor NaN
+            raise PeerError(f"{kind} with an impossible {name}")
+        if sender in LIMITED and isinstance(value, (str, dict, list)):
+            _check_size(f"{kind} with a {name}", value, LIMITS[name], name in UNICODE)
     unknown = set(message) - set(rule.fields) - {"type"}
     if unknown:
         raise PeerError(f"{kind} with the unknown field {min(unknown)[:QUOTED]!r}")
     return kind
+
+
+def _check_size(what: str, value: Any, limit: int, unicode: bool) -> None:
+    """PeerError when it takes more than ``limit`` bytes, or cannot be said again."""
+    if isinstance(value, str) and 6 * len(value) + 2 <= limit and not unicode:
+        return  # however it is escaped
+    try:
+        text = jsontext.text(value).encode("utf-8", "strict" if unicode else "surrogatepass")
+    except UnicodeEncodeError:
+        raise PeerError(f"{what} that is no text") from None
+    except (ValueError, RecursionError):
+        raise PeerError(f"{what} that is too deep") from None
+    if len(text) > limit:
+        raise PeerError(f"{what} of {len(text)} bytes, more than {limit}")
+    if text.count(b"{") + text.count(b"[") > DEEPEST and not _is_flat(value, DEEPEST):
+        raise PeerError(f"{what} that is too deep")
+
+
+def _is_flat(value: Any, deepest: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return deepest > 0 and all(_is_flat(each, deepest - 1) for each in inner)
