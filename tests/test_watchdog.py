@@ -124,3 +124,21 @@ def test_a_worker_that_is_busy_and_gets_on_is_never_asked(
         look(stage)
         owner.worker.page.words[HEAD] += 1
     assert not owner.worker.pinged
+
+
+def test_a_worker_that_waits_for_a_disk_is_killed_only_if_it_hangs_when_the_disk_is_back(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "ANSWER_WITHIN", 0.0)
+    monkeypatch.setattr(cputime, "state_of", lambda _pid: "D")
+    owner, far = stage.owner()
+    far.send(b"said")
+    for _ in range(5):
+        look(stage)
+    assert owner.worker.pinged
+    assert not owner.worker.hung
+    assert not stage.killed(owner)
+    monkeypatch.setattr(cputime, "state_of", lambda _pid: "S")
+    look(stage)
+    stage.until(lambda: stage.killed(owner))
+    assert owner.worker.hung

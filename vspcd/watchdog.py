@@ -122,8 +122,10 @@ class Watchdog:
 
     def _judge(self, worker: Worker) -> None:
         """It was asked: has it answered in time?"""
-        asked = worker.pinged
-        if asked and time.monotonic() - asked >= ANSWER_WITHIN and worker.pid in self._master.table.workers:
+        asked, known = worker.pinged, worker.pid in self._master.table.workers
+        overdue = known and asked and time.monotonic() - asked >= ANSWER_WITHIN
+        # One that waits for a disk is asked in vain: its heir would wait there too. The next look judges it again.
+        if overdue and cputime.state_of(worker.pid) != WAITS_FOR_A_DISK:
             self._end(worker.pid, NO_ANSWER)
 
     def _goes_round(self, pid: int) -> bool:
