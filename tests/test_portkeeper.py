@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Callable, Optional
@@ -18,6 +19,7 @@ from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.base import Backend, Change, Entry, PortMapError
 from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.spawn import Nursery
+from vspcd.unix import channel
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
@@ -275,3 +277,64 @@ def test_a_keeper_whose_master_was_killed_ends_with_everything_written(half: Hal
     half.keeper.channel.close()  # as the kernel does when the master dies
     assert os.WEXITSTATUS(status_of(pid)) == 0
     assert len(half.content()) == 50
+
+
+def test_what_finds_no_room_while_the_disk_stalls_is_kept_in_its_order(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "QUEUE_LIMIT", 300)
+    pid = half.keeper.pid
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(1000):
+        half.put(entry(number % 300, f"{number}"))
+        half.keeper.flush()
+    os.kill(pid, signal.SIGCONT)
+    half.until(lambda: len(half.kept) == 1000)
+    assert half.keeper.settled
+    assert half.keeper.pid == pid
+    half.stop()
+    names = {each.name for each in half.content().values()}
+    assert names == {str(number) for number in range(700, 1000)}
+
+
+def test_a_keeper_that_cannot_be_told_something_is_replaced_and_the_next_one_is_told_in_order(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel, "QUEUE_LIMIT", 5)
+    monkeypatch.setattr(portkeeper, "AHEAD", 1000)
+    pid = half.keeper.pid
+    os.kill(pid, signal.SIGSTOP)
+    for number in range(1000):
+        half.put(entry(number % 10, f"{number}"))
+        half.keeper.flush()
+    assert half.keeper.channel is None
+    monkeypatch.setattr(channel, "QUEUE_LIMIT", 4096)
+    status_of(pid)
+    assert half.keeper.died("killed by SIGKILL")
+    half.until(lambda: len(half.kept) == 1000)
+    half.stop()
+    assert {each.name for each in half.content().values()} == {str(number) for number in range(990, 1000)}
+
+
+def test_a_keeper_that_has_gone_before_it_is_told_anything_is_replaced(
+    half: Half, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half.kill()
+    fork = half.nursery.keeper
+
+    def stillborn(open_map: Callable[[], Backend]) -> tuple[int, socket.socket]:
+        pid, sock = fork(open_map)
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return pid, sock
+
+    monkeypatch.setattr(half.nursery, "keeper", stillborn)
+    half.keeper._on_loaded = half._loaded
+    half.keeper._required = False
+    half.loaded = None
+    half.until(lambda: half.keeper.pid)
+    monkeypatch.setattr(half.nursery, "keeper", fork)
+    assert half.keeper.channel is None
+    status_of(half.keeper.pid)
+    assert half.keeper.died("killed by SIGKILL")
+    half.until(lambda: half.loaded is not None)

@@ -24,6 +24,8 @@ from vspcd.unix.loop import Loop
 COLLECT_FOR = 0.005
 RESTART_AFTER = 1.0
 RETRY_AFTER = 5.0
+AHEAD = 256
+"""Batches that may be on their way; while a disk stalls, the others wait here: a channel takes only so much."""
 
 Change = dict[str, Any]
 
@@ -51,6 +53,7 @@ class PortKeeper:
         self._callbacks: list[Callable[[], None]] = []
         self._batches: dict[int, tuple[list[Change], list[Callable[[], None]]]] = {}
         self._number = 0
+        self._sent = 0  # the last batch that this keeper was told
         self._timer_set = False
         self._failing = False
         self._stopping = False
@@ -74,19 +77,22 @@ class PortKeeper:
         self.channel = Channel(sock)
         self.channel.serve(self._loop, self._received, self._closed)
         if self._on_loaded is not None:
-            self.channel.send({"type": "load"})
+            self.tell({"type": "load"})
         self._send_all()
         self.began()
 
     def tell(self, message: Message) -> bool:
         """Have the keeper do something else; whether it has been told."""
+        if self.channel is None:
+            return False
         try:
-            if self.channel is not None:
-                self.channel.send(message)
-                return True
-        except ChannelClosed:
-            pass  # the next one is told
-        return False
+            self.channel.send(message)
+        except ChannelClosed as error:
+            # What this one was not told, it must not be told later: the next one is told all, in order.
+            self._log.error("keeper-given-up", pid=self.pid, reason=str(error))
+            self._closed()
+            return False
+        return True
 
     def put(self, entry: Entry, kept: Optional[Callable[[], None]] = None) -> None:
         """Remember the console; ``kept`` is called when that is durable."""
@@ -116,28 +122,30 @@ class PortKeeper:
         for batch in packed(changes.values()):
             self._number += 1
             self._batches[self._number] = (batch, [])
-            self._send(self._number)
         if changes:
             self._batches[self._number][1].extend(callbacks)
+        self._send()
 
     @property
     def settled(self) -> bool:
         """Whether every change is durable."""
         return not self._new and not self._batches
 
-    def _send(self, number: int) -> None:
-        if self.channel is not None and not self._failing:
-            changes = self._batches[number][0]
-            try:
-                self.channel.send({"type": "changes", "number": number, "changes": changes})
-            except ChannelClosed:
-                pass  # the next keeper is told
+    def _send(self) -> None:
+        """Tell the keeper as much as may be on its way; at the end, all."""
+        if self._failing or not self._batches:
+            return
+        last = self._number if self._stopping else min(self._number, next(iter(self._batches)) + AHEAD)
+        while self._sent < last and self.channel is not None:
+            self._sent += 1
+            if self._sent in self._batches:
+                changes = self._batches[self._sent][0]
+                self.tell({"type": "changes", "number": self._sent, "changes": changes})
 
     def _send_all(self) -> None:
         """Tell again, in order, what has not been acknowledged."""
         self._failing = False
-        for number in sorted(self._batches):
-            self._send(number)
+        self._sent = 0
         self.flush()
 
     def _received(self, message: Message, fds: list[int]) -> None:
@@ -149,6 +157,7 @@ class PortKeeper:
         elif kind == "kept":
             for callback in self._batches.pop(message["number"], ([], []))[1]:
                 callback()
+            self._send()
         elif kind == "pong":
             self.pinged = 0.0
         elif kind in self.others:
