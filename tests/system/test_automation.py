@@ -126,6 +126,28 @@ def test_a_command_that_takes_too_long_is_told(daemon: Daemon) -> None:
         assert (found["exit"], found["error"]) == (206, "web01: the command has not ended within 2 s")
 
 
+def interrupted(daemon: Daemon, command: str) -> tuple[int, str, str]:
+    """exec, whose command has said that it runs, at Ctrl-C."""
+    with started(daemon, "exec", "web01", "--", f"echo begun; echo; {command}") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        return ended(process)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_ctrl_c_ends_the_command_too(daemon: Daemon, shell: str) -> None:
+    with Simulator(daemon, "web01", "--shell", SHELLS[shell]):
+        assert interrupted(daemon, "sleep 100; echo never")[::2] == (130, "")
+        assert daemon.ctl("exec", "web01", "--", "echo again", timeout=60).stdout == "again\n"
+
+
+def test_a_command_that_ctrl_c_does_not_end_is_told(daemon: Daemon) -> None:
+    with Simulator(daemon, "web01", "--shell", SHELLS["bash"]):
+        code, _, err = interrupted(daemon, "trap '' INT; sleep 30; trap - INT")
+    assert (code, err) == (130, "\nvspcctl: the command may still run on web01; look with vspcctl console\n")
+
+
 def test_a_lock_keeps_commands_out_and_a_command_is_locked_in(daemon: Daemon, root: Path) -> None:
     with Simulator(daemon, "web01", "--shell", PLAIN_SHELL):
         with started(daemon, "console", "web01", "--lock", "--linger", "600") as other:

@@ -20,7 +20,7 @@ from vspcd.ctl.client import socket_path
 from vspcd.ctl.failure import FAILED, INTERRUPTED, NO_CONSOLE, OK, Failure
 from vspcd.ctl.manytyping import ManyTyping
 from vspcd.ctl.outcome import Outcome, told
-from vspcd.ctl.send import wanted
+from vspcd.ctl.send import STDIN, wanted
 from vspcd.ctl.status import Record, shown_name
 
 ASKED_ABOUT = 10  # names that the question lists
@@ -50,7 +50,7 @@ def _broadcast(arguments: Namespace) -> Outcome:
         for result in [] if arguments.json else results:
             _tell(result)
         return OK, {"results": results}
-    _ask(arguments, ready)
+    _ask(arguments, ready, len(data))
     many = ManyTyping(path, data, arguments.timeout)
     results = []
     for result in _typed(many, ready):
@@ -111,14 +111,15 @@ def _told_of_failures(
     return INTERRUPTED if interrupted else FAILED, {"results": list(results), "error": what}
 
 
-def _ask(arguments: Namespace, consoles: Sequence[Record]) -> None:
+def _ask(arguments: Namespace, consoles: Sequence[Record], size: int) -> None:
     """Somebody at a terminal has to say yes. Raises Failure."""
     if arguments.yes or arguments.json or not (os.isatty(0) and os.isatty(2)):
         return
     names = ", ".join(shown_name(each) for each in consoles[:ASKED_ABOUT])
     more = f" and {len(consoles) - ASKED_ABOUT} more" if len(consoles) > ASKED_ABOUT else ""
     what = "1 console" if len(consoles) == 1 else f"{len(consoles)} consoles"
-    sys.stderr.write(f"Type {visible(arguments.text)} on {what}: {names}{more}? [y/N] ")
+    text = f"these {size} bytes" if arguments.text == STDIN else visible(arguments.text)
+    sys.stderr.write(f"Type {text} on {what}: {names}{more}? [y/N] ")
     sys.stderr.flush()
     try:
         answer = sys.stdin.readline()

@@ -363,4 +363,6 @@ def _superfluous(words: Sequence[str], parser: argparse.ArgumentParser, command:
     if option in options:
         return f"{option} goes behind {command}"
     near = difflib.get_close_matches(option, options, 1)
+    if command == "exec" and not near:
+        return f"exec has no option {option}; the command goes behind --, as in: exec NAME -- uname -a"
     return f"there is no option {option}" + (f"; did you mean {near[0]}?" if near else "")

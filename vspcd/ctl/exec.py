@@ -3,7 +3,8 @@
 Does: takes the lock of the console, sees who answers there, logs in if it has to and may, types the command, passes on
 what it prints, logs out again.
 Owns: the exit codes: a command's own status, or OURS plus one of vspcctl's.
-Never: types the command before a shell has answered; types anything that ends a program which runs there.
+Never: types the command before a shell has answered; types anything that ends a program which runs there, but for its
+own command at Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from vspcd.ctl.transcript import Transcript
 OURS = 200
 """Added to vspcctl's own exit codes, so that a command's are known from them."""
 
+CTRL_C = b"\x03"
+STOPPED_WITHIN = 2.0
 WAKE_WITHIN = 3.0
 ANSWER_WITHIN = 10.0
 CAPTURED = 16 << 20  # bytes of output that --json holds
@@ -77,6 +80,9 @@ class _Run:
         try:
             self._type()
             return self._follow()
+        except KeyboardInterrupt:
+            self._stop()
+            raise
         finally:
             if self.logged_in and not self._arguments.stay:
                 log_out(self._dialogue, self._login)
@@ -142,6 +148,27 @@ class _Run:
             if found.exit is not None:
                 return found.exit
 
+    def _stop(self) -> None:
+        """Ctrl-C ends the command too, as over ssh; it is told when that does not end."""
+        try:
+            self._dialogue.type(CTRL_C, STOPPED_WITHIN)
+            ended = self._is_back(time.monotonic() + STOPPED_WITHIN)
+        except (Failure, KeyboardInterrupt):
+            ended = False
+        if not (ended or self._arguments.json):
+            told = f"the command may still run on {self._dialogue.name}; look with vspcctl console"
+            sys.stderr.write(f"\nvspcctl: {told}\n")
+
+    def _is_back(self, end: float) -> bool:
+        """Whether the shell tells the command's end, or shows a prompt, by then."""
+        transcript = Transcript()
+        prompt = self._login.patterns()[2:]
+        while (data := self._dialogue.read(end - time.monotonic())) is not None:
+            transcript.feed(data)
+            if self._script.feed(data).exit is not None or transcript.search(prompt) is not None:
+                return True
+        return False
+
     def _pass_on(self, output: bytes) -> None:
         if self._arguments.json:
             room = max(0, CAPTURED - len(self.captured))
@@ -156,5 +183,6 @@ class _Run:
 
     def _late(self, what: str) -> Failure:
         seconds: Optional[float] = self._arguments.timeout
-        hint = "it may still run; look with vspcctl console" if self._script.begun else None
+        hint = "it may still run" if self._script.begun else "a program may be running there"
+        hint += "; look with vspcctl console"
         return Failure(f"{self._dialogue.name}: {what} within {seconds or 0:g} s", TIMEOUT, hint)

@@ -37,6 +37,8 @@ def _send(arguments: Namespace) -> Outcome:
 def wanted(arguments: Namespace) -> bytes:
     """What is to be typed. From standard input it is taken as it is."""
     if arguments.text == STDIN:
+        if sys.stdin.isatty():
+            sys.stderr.write("Type what is to be sent; Ctrl-D at the begin of a line ends it.\n")
         data = sys.stdin.buffer.read(READ_LIMIT + 1)
         if len(data) > READ_LIMIT:
             raise Failure(f"more than {READ_LIMIT} bytes; use vspcctl console NAME < FILE", USAGE)
