@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,3 +307,22 @@ def test_words_about_clients_that_are_not_there_are_harmless(stage: Stage) -> No
     owner.says("client-kind", client=12345, kind="telnet")
     owner.says("disconnected", leg=12345, reason="x")
     assert not stage.killed(owner)
+
+
+def test_an_heir_has_all_the_time_to_judge_whatever_the_dead_owner_has_spent(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "JUDGED_WITHIN", 1.0)
+    owner, _ = stage.owner()
+    second, _ = stage.dial()
+    second.claims()
+    offered = time.monotonic()
+    stage.until(lambda: time.monotonic() - offered > 0.7)
+    stage.dies(owner)
+    heir, inherited = stage.serving(), time.monotonic()
+    stage.until(lambda: time.monotonic() - inherited > 0.5)
+    assert not stage.killed(heir)
+    assert not heir.worker.hung
+    stage.until(lambda: stage.killed(heir))
+    assert heir.worker.hung
+    assert time.monotonic() - inherited >= 1.0

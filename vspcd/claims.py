@@ -29,7 +29,7 @@ from vspcd.table import Console, LegRecord, Worker, close
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.unix import listen
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import Loop
+from vspcd.unix.loop import Loop, Timer
 
 JUDGED_WITHIN = 5.0
 PARKED = (
@@ -70,6 +70,7 @@ class Claims:
         self.waiting: dict[int, Claim] = {}
         self.unexplained: dict[int, str] = {}
         self._arrivals: list[LegRecord] = []
+        self._due: dict[int, Timer] = {}  # for the verdicts, by leg
         supervisor.handle(
             {
                 "source": self._source,
@@ -244,10 +245,20 @@ class Claims:
         if owner is None or not self._supervisor.tell(owner, offer, leg.parked):
             self._refuse(self.waiting.pop(leg.number), "the system is out of descriptors")
             return
-        self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(leg.number))
+        self._judge_soon(leg.number)
+
+    def _judge_soon(self, number: int) -> None:
+        """Whoever is asked now has all the time, whatever another one has spent before."""
+        before, self._due[number] = (
+            self._due.get(number),
+            self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(number)),
+        )
+        if before is not None:
+            before.cancel()
 
     def _not_judged(self, number: int) -> None:
         """The console's worker does not answer: it is replaced, and the VM that waits has the console."""
+        del self._due[number]
         claim = self.waiting.get(number)
         if claim is not None and claim.console.worker is not None:
             claim.console.worker.hung = True
@@ -331,7 +342,7 @@ class Claims:
     def wait(self, claim: Claim) -> None:
         """A claim that has been offered already, by the version before."""
         self.waiting[claim.leg.number] = claim
-        self._loop.call_later(JUDGED_WITHIN, lambda: self._not_judged(claim.leg.number))
+        self._judge_soon(claim.leg.number)
 
     def waiting_for(self, console: Console) -> bool:
         """Whether a VM waits for this console's worker to judge it."""
