@@ -326,3 +326,14 @@ def test_an_heir_has_all_the_time_to_judge_whatever_the_dead_owner_has_spent(
     stage.until(lambda: stage.killed(heir))
     assert heir.worker.hung
     assert time.monotonic() - inherited >= 1.0
+
+
+def test_a_parked_vm_that_dials_again_and_again_is_one_refusal_that_is_counted(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    owner.says("disconnected", leg=next(iter(owner.worker.legs)), reason="its VM has gone")
+    for left in (3000.0, 2000.0, 1000.0):
+        stage.console.parked = time.monotonic() + left
+        stage.dial()[0].claims()
+    (refusal,) = stage.admission.refusals()
+    assert refusal["count"] == 3
+    assert "unpark" in refusal["reason"]

@@ -214,7 +214,7 @@ class Claims:
         console = self._consoles.known(message)
         if console.parked_for:
             name = console.name or console.id
-            self._not_now(worker, f"{name}: parked for {console.parked_for:.0f} s more: {PARKED}")
+            self._not_now(worker, f"{name}: parked: {PARKED}")  # not for how long: one reason, however often
             return
         self._grant_or_offer(worker, console, message)
 
