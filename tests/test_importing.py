@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from tests.test_tools import ToolStage
+from vspcd.portmap.base import Put
+from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.proto.control import packed
 
 
@@ -54,3 +56,14 @@ def test_what_is_no_console_is_refused_and_the_next_one_is_taken_over(stage: Too
     assert tool.packets[-1]["code"] == "bad-request"
     assert tool.asks(type="import", consoles=[console(1)])[-1]["end"]
     assert len(stage.table.consoles) == 1
+
+
+def test_a_name_that_is_no_text_is_taken_over_as_text_that_the_map_can_keep(
+    stage: ToolStage, tmp_path: Path
+) -> None:
+    assert stage.tool().asks(type="import", consoles=[console(1, name="a\ud800b")])[-1]["end"]
+    (known,) = stage.table.consoles.values()
+    backend = SqliteBackend(tmp_path / "portmap.db")
+    backend.apply([Put(known.entry())])
+    assert [entry.name for entry in backend.load()] == ["a?b"]
+    backend.close()

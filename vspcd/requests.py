@@ -253,6 +253,8 @@ def imported(facts: Any) -> Entry:
         raise Refusal("bad-request", f"no console to take over: {str(error)[:QUOTED]}") from None
     if not 0 <= port <= LAST_PORT:
         raise Refusal("bad-request", f"{port} is no port")
+    # The port map takes no half of a surrogate pair.
+    name = name.encode("utf-8", "replace").decode()
     return Entry(format_uuid(uuid), uuid, "", name, port, time.time())
 
 
