@@ -77,6 +77,7 @@ class Adoption:
         self._done: Optional[Callable[[], None]] = done
         self._expected: dict[int, int] = {}  # pidfd by pid, until they are complete or dead
         self._orphans: dict[int, Orphan] = {}
+        self._refused: dict[int, Orphan] = {}  # those who were told to end, and have not yet
         self._begun = False
         self.door = door
         self._acceptor = Acceptor(master.loop, master.log, "adoption", door, self._came)
@@ -117,9 +118,11 @@ class Adoption:
         pidfd = self._expected.pop(pid)
         self._loop.forget(pidfd)
         os.close(pidfd)
-        orphan = self._orphans.pop(pid, None)
+        orphan = self._orphans.pop(pid, None) or self._refused.pop(pid, None)
         if orphan is not None:
             self._forget(orphan)
+            if orphan.page >= 0:  # nobody writes to it any more
+                self._master.nursery.give_back(orphan.page)
         self._look()
 
     def _forget(self, orphan: Orphan) -> None:
@@ -129,8 +132,6 @@ class Adoption:
             leg.parked.close()
         for client in orphan.clients:
             client.parked.close()
-        if orphan.page >= 0:
-            self._master.nursery.give_back(orphan.page)
 
     def _too_late(self) -> None:
         if self._done is None:
@@ -146,7 +147,7 @@ class Adoption:
     def _came(self, sock: socket.socket, _peer: str) -> None:
         who = listen.credentials(sock)
         pidfd = self._expect(who.pid) if who.uid == os.geteuid() and self._done is not None else None
-        if pidfd is None or who.pid in self._orphans:
+        if pidfd is None or who.pid in self._orphans or who.pid in self._refused:
             self._turned_away(sock, who.pid)
             return
         orphan = Orphan(who.pid, pidfd, Channel(sock))
@@ -190,6 +191,7 @@ class Adoption:
         except ChannelClosed:
             pass
         self._forget(orphan)
+        self._refused[orphan.pid] = orphan
 
     def _here(self, orphan: Orphan, message: Message, _fds: list[int]) -> None:
         if orphan.kind or message["kind"] not in (WORKER_KIND, TLS_KIND):
