@@ -53,9 +53,8 @@ class People:
         """The console that is meant, among those that the asker may watch. Raises Refusal."""
         if len(query) > QUERY_LIMIT:
             raise Refusal("bad-request", f"no console has a name of {len(query)} characters")
-        known = self._table.consoles.values()
         try:
-            return resolve(query, [each for each in known if self._locks.rights.on(who, each) >= WATCH])
+            return resolve(query, self._locks.rights.those(who, self._table.consoles.values(), WATCH))
         except NotFound as error:
             self._may_not_see(query, who)
             raise Refusal("not-found", str(error)) from None
@@ -105,7 +104,7 @@ class People:
         """Everybody on a console, or on all that the asker may watch."""
         rights, query = self._locks.rights, message["console"]
         consoles = list(self._table.consoles.values()) if query is None else [self.find(query, who)]
-        seen = (each for each in consoles if each.clients and rights.on(who, each) >= WATCH)
+        seen = rights.those(who, (each for each in consoles if each.clients), WATCH)
         packets = list(packed(each for console in seen for each in present(console))) or [[]]
         for clients in packets[:-1]:
             yield {"type": "who", "clients": clients}, []

@@ -103,8 +103,7 @@ class Queries:
 
     def known(self, who: Who) -> list[Console]:
         """The consoles that somebody may watch."""
-        rights = self.master.locks.rights
-        return [each for each in self.master.table.consoles.values() if rights.on(who, each) >= WATCH]
+        return self.master.locks.rights.those(who, self.master.table.consoles.values(), WATCH)
 
     def find(self, name: object, who: Who) -> Optional[Console]:
         """The console with just this name or identity; a beginning is not enough, since scripts ask."""

@@ -71,7 +71,7 @@ class Requests:
         wanted, rights = message["console"], self._master.locks.rights
         known = self._supervisor.table.consoles.values()
         chosen = [self._people.find(wanted, who)] if wanted is not None else list(known)
-        chosen = [each for each in chosen if rights.on(who, each) >= WATCH]
+        chosen = rights.those(who, chosen, WATCH)
         yield self._daemon(), []
         for some in _batches(chosen):
             for consoles in packed(self._described(console) for console in some):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vspcd.core import rights as rights_module
 from vspcd.core.rights import ADMINISTER, NOTHING, TAKE_OVER, WATCH, WRITE, Rights, Rule, Who, matches
 
 HEX = "4c4c4544005130108052b4c04f564432"
@@ -114,11 +115,44 @@ def test_a_console_without_a_name_is_not_meant_by_names() -> None:
     assert matches(["*"], Console(name=None))
 
 
+@pytest.mark.parametrize("who", [REMOTE, Who(address="10.1.2.3:4000", certificate="ali")])
+def test_who_somebody_is_is_found_out_once_for_all_consoles(
+    who: Who, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[str] = []
+
+    def counted(host: str) -> Any:
+        parsed.append(host)
+        return ipaddress.ip_address(host)
+
+    monkeypatch.setattr(rights_module, "ip_address", counted)
+    many = [Console(name=f"web{number}") for number in range(1000)]
+    given_rules = [rule(WATCH, f"web{number}*", addresses=("10.0.0.0/8",)) for number in range(1, 10)]
+    assert len(Rights(given_rules).those(who, many, WATCH)) == 999
+    assert parsed == ["10.1.2.3"]
+
+
+def test_a_rule_is_asked_once_whom_it_means_for_all_consoles(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Rule] = []
+    means_user = Rights._means_user
+
+    def counted(rights: Rights, given: Rule, who: Who) -> bool:
+        asked.append(given)
+        return means_user(rights, given, who)
+
+    monkeypatch.setattr(Rights, "_means_user", counted)
+    given_rules = [rule(WATCH, f"web{number}", users=("alice",)) for number in range(20)]
+    many = [Console(name=f"web{number}") for number in range(100)]
+    assert Rights(given_rules, **KNOWN).those(ALICE, many, WATCH) == many[:20]
+    assert asked == given_rules
+
+
 rules = st.lists(
     st.builds(
         rule,
         st.integers(WATCH, ADMINISTER),
-        st.sampled_from(["web*", "db*", "*", "!web*"]),
+        st.sampled_from(["web*", "db*", "*", "!web*", "web01", "DB?"]),
+        st.sampled_from(["web*", "!db*", "!*1", "x", ID]),
         users=st.sampled_from([(), ("alice",), ("bob",), ("*",)]),
         groups=st.sampled_from([(), ("ops",)]),
         addresses=st.sampled_from([(), ("10.0.0.0/8",)]),
@@ -138,4 +172,6 @@ def test_the_order_of_rules_does_not_matter_and_a_rule_takes_nothing_away(
     assert Rights(mixed, **KNOWN).on(who, console) == found
     if len(given_rules) > 1:
         assert Rights(given_rules[1:], **KNOWN).on(who, console) <= found
+    for right in range(WATCH, ADMINISTER + 1):
+        assert Rights(given_rules, **KNOWN).those(who, [console], right) == [console] * (found >= right)
     assert found == max(Rights([each], **KNOWN).on(who, console) for each in given_rules)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from typing import Optional
 
 from vspcd.core.names import Named
 
@@ -33,6 +34,38 @@ def _called(console: Named) -> list[str]:
         if console.label:
             names.append(f"{console.name}.{console.label}")
     return names
+
+
+class Chosen:
+    """The consoles that any of some lists of patterns mean: ``matches`` for many consoles, made ready once."""
+
+    def __init__(self, lists: Iterable[Sequence[str]]) -> None:
+        together: dict[tuple[str, ...], list[str]] = {}  # what is meant, by what is taken out again
+        for patterns in lists:
+            taken_out = tuple(each[1:] for each in patterns if each.startswith(EXCEPT))
+            meant = [each for each in patterns if not each.startswith(EXCEPT)]
+            together.setdefault(taken_out, []).extend(meant or [ANYBODY])
+        self._all = ANYBODY in together.get((), ())
+        self._parts = [
+            (_either(tuple(dict.fromkeys(meant))), _either(taken_out))
+            for taken_out, meant in together.items()
+        ]
+
+    def has(self, console: Named) -> bool:
+        """Whether a console is one of them."""
+        if self._all or not self._parts:
+            return self._all
+        called = _called(console)
+        return any(_fits(meant, called) and not _fits(taken_out, called) for meant, taken_out in self._parts)
+
+
+def _fits(pattern: Optional[re.Pattern[str]], names: Sequence[str]) -> bool:
+    return pattern is not None and any(map(pattern.fullmatch, names))
+
+
+@lru_cache(maxsize=1024)
+def _either(patterns: tuple[str, ...]) -> Optional[re.Pattern[str]]:
+    return re.compile("|".join(map(fnmatch.translate, patterns))) if patterns else None
 
 
 def _any(patterns: Sequence[str], names: Sequence[str]) -> bool:

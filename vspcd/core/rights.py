@@ -11,20 +11,22 @@ TCP may write. With the first rule, rules alone count; the daemon's own user and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from types import MappingProxyType
-from typing import NamedTuple, Optional
+from typing import NamedTuple, Optional, TypeVar, Union
 
 from vspcd.core.address import Network
 from vspcd.core.names import Named
-from vspcd.core.patterns import ANYBODY, compiled
+from vspcd.core.patterns import ANYBODY, Chosen, compiled
 from vspcd.core.patterns import matches as matches  # noqa: PLC0414 - others take it from here
 
 NOTHING, WATCH, WRITE, TAKE_OVER, ADMINISTER = range(5)
 RIGHTS = ("nothing", "watch", "write", "takeover", "administer")
 UNIX_DEFAULT, TCP_DEFAULT = ADMINISTER, WRITE
+Address = Union[IPv4Address, IPv6Address]
+Console = TypeVar("Console", bound=Named)
 NONE_KNOWN: Mapping[str, int] = MappingProxyType({})
 
 
@@ -93,21 +95,33 @@ class Rights:
         """The right that somebody has on all consoles there are and will be: for what concerns the daemon."""
         return self._highest(who, lambda rule: rule.consoles == (ANYBODY,))
 
+    def those(self, who: Who, consoles: Iterable[Console], right: int) -> list[Console]:
+        """Those of the consoles on which somebody has this right: ``on``, for many at a time."""
+        blanket = self._without_rules(who)
+        if blanket is not None:
+            return list(consoles) if blanket >= right else []
+        chosen = Chosen(rule.consoles for rule in self._rules_for(who) if rule.may >= right)
+        return [console for console in consoles if chosen.has(console)]
+
     def _highest(self, who: Who, fits: Callable[[Rule], bool]) -> int:
+        blanket = self._without_rules(who)
+        if blanket is not None:
+            return blanket
+        return max((rule.may for rule in self._rules_for(who) if fits(rule)), default=NOTHING)
+
+    def _without_rules(self, who: Who) -> Optional[int]:
+        """What somebody may everywhere, whatever rules say; None of somebody for whom they count."""
         if self.is_privileged(who):
             return ADMINISTER
         if not self._rules:
             return TCP_DEFAULT if who.uid is None else UNIX_DEFAULT
-        given = (rule.may for rule in self._rules if self._means(rule, who) and fits(rule))
-        return max(given, default=NOTHING)
+        return None
 
-    def _means(self, rule: Rule, who: Who) -> bool:
+    def _rules_for(self, who: Who) -> list[Rule]:
         if who.uid is not None:
-            return self._means_user(rule, who)
-        return _is_in(who.host, rule.addresses) or (
-            who.certificate is not None
-            and any(compiled(each).fullmatch(who.certificate) for each in rule.certificates)
-        )
+            return [rule for rule in self._rules if self._means_user(rule, who)]
+        address = _address(who.host)
+        return [rule for rule in self._rules if _means(rule, address, who.certificate)]
 
     def _means_user(self, rule: Rule, who: Who) -> bool:
         if ANYBODY in rule.users or any(_number(self._users, name) == who.uid for name in rule.users):
@@ -119,9 +133,19 @@ def _number(known: Mapping[str, int], name: str) -> Optional[int]:
     return int(name) if name.isdecimal() else known.get(name)
 
 
-def _is_in(host: str, networks: Sequence[Network]) -> bool:
+def _address(host: str) -> Optional[Address]:
     try:
-        address = ip_address(host)
+        return ip_address(host)
     except ValueError:
-        return False
-    return any(address.version == network.version and address in network for network in networks)
+        return None
+
+
+def _means(rule: Rule, address: Optional[Address], certificate: Optional[str]) -> bool:
+    """Whether a rule means somebody who has come by TCP."""
+    if address is not None and any(
+        address.version == network.version and address in network for network in rule.addresses
+    ):
+        return True
+    return certificate is not None and any(
+        compiled(each).fullmatch(certificate) for each in rule.certificates
+    )
