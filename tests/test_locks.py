@@ -16,6 +16,7 @@ from tests.stage import Player, Stage
 from vspcd import bequest, handover, inheritance
 from vspcd import config as configuration
 from vspcd.attachments import Objection, Wish
+from vspcd.core import names
 from vspcd.core.rights import Who
 from vspcd.locks import facts, restore
 from vspcd.proto.errors import PeerError
@@ -333,6 +334,24 @@ def test_consoles_that_one_may_not_watch_are_not_shown(scenes: Callable[..., Sce
     assert not any(packet.get("consoles") for packet in packets)
     assert scene.asks(ALICE, "lock") == "denied"
     assert scene.asks(ALICE, "lock", console="web99") == "not-found"
+
+
+@pytest.mark.parametrize("rules", [[], ["access=[{users: ['1000'], consoles: [db*], may: watch}]"]])
+def test_a_name_is_looked_for_among_suggestions_once(
+    scenes: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch, rules: list[str]
+) -> None:
+    scene = scenes(*rules)
+    asked: list[str] = []
+
+    def suggest(query: str, _known: object) -> list[str]:
+        asked.append(query)
+        return []
+
+    monkeypatch.setattr(names, "_suggestions", suggest)
+    assert scene.asks(ALICE, "lock", console="wob01") == "not-found"
+    assert len(asked) == 1
+    assert scene.master.queries.find("wob01", AFAR) is None
+    assert len(asked) == 1
 
 
 def test_new_rules_hold_for_those_who_are_there(scenes: Callable[..., Scene]) -> None:

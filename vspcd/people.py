@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from vspcd.core.access import EXCLUSIVE, LOCK, LOCKED, RO, RW
-from vspcd.core.names import Ambiguous, NotFound, resolve, visible
+from vspcd.core.names import Ambiguous, NotFound, found, resolve, visible
 from vspcd.core.rights import ADMINISTER, RIGHTS, TAKE_OVER, WATCH, WRITE, Who
 from vspcd.locks import REASON_LIMIT, WORDS, typed_last
 from vspcd.proto.control import QUOTED, Message, packed
@@ -53,21 +53,29 @@ class People:
         """The console that is meant, among those that the asker may watch. Raises Refusal."""
         if len(query) > QUERY_LIMIT:
             raise Refusal("bad-request", f"no console has a name of {len(query)} characters")
+        known = list(self._table.consoles.values())
+        seen = self._locks.rights.those(who, known, WATCH)
         try:
-            return resolve(query, self._locks.rights.those(who, self._table.consoles.values(), WATCH))
-        except NotFound as error:
-            self._may_not_see(query, who)
-            raise Refusal("not-found", str(error)) from None
+            console = found(query, seen)
         except Ambiguous as error:
             raise Refusal("ambiguous", str(error)) from None
+        if console is not None:
+            return console
+        if len(seen) < len(known):
+            self._may_not_see(query, known, who)
+        try:
+            return resolve(query, seen)
+        except NotFound as error:
+            raise Refusal("not-found", str(error)) from None
 
-    def _may_not_see(self, query: str, who: Who) -> None:
+    def _may_not_see(self, query: str, known: list[Console], who: Who) -> None:
         """Somebody who knows what there is, and may not watch it, is told so."""
         try:
-            console = resolve(query, self._table.consoles.values())
-        except (NotFound, Ambiguous):
+            console = found(query, known)
+        except Ambiguous:
             return
-        self.demand(who, console, WATCH, "find")
+        if console is not None:
+            self.demand(who, console, WATCH, "find")
 
     def demand(self, who: Who, console: Optional[Console], right: int, what: str) -> None:
         """Refuse what somebody may not do: on a console, or to the daemon. Raises Refusal."""

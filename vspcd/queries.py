@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 from vspcd import peers
 from vspcd.attachments import Objection, Wish
 from vspcd.core.access import EXCLUSIVE, LOCK, RO, RW, Grant
-from vspcd.core.names import Ambiguous, NotFound, resolve, visible
+from vspcd.core.names import Ambiguous, found, visible
 from vspcd.core.rights import WATCH, Who
 from vspcd.proto import pickles
 from vspcd.proto.errors import PeerError
@@ -111,8 +111,8 @@ class Queries:
         if not isinstance(query, str) or len(query) > NAME_LIMIT:
             return None
         try:
-            return resolve(query, self.known(who), whole=True)
-        except (NotFound, Ambiguous):
+            return found(query, self.known(who), whole=True)
+        except Ambiguous:
             return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import NamedTuple, Optional
 
 import pytest
@@ -132,6 +133,22 @@ def test_near_name_is_found_among_thousands(query: str) -> None:
     with pytest.raises(NotFound) as raised:
         names.resolve(query, many)
     assert "web00001.example.org" in raised.value.suggestions
+
+
+def test_few_of_thousands_of_names_are_compared_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[str] = []
+
+    def close(_query: str, possibilities: list[str], **_limits: int) -> list[str]:
+        compared.extend(possibilities)
+        return []
+
+    monkeypatch.setattr(difflib, "get_close_matches", close)
+    many = [console(f"{n:08x}-0000-0000-0000-000000000000", f"web{n:05}.example.org") for n in range(5000)]
+    with pytest.raises(NotFound):
+        names.resolve("web0100.exmaple.org", many)
+    assert 0 < len(compared) <= 80
+    assert names.found("web0100.exmaple.org", many) is None
+    assert len(compared) <= 80
 
 
 @pytest.mark.parametrize("query", ["", "nothing-alike", "."])

@@ -13,7 +13,7 @@ from typing import Callable, Optional, Protocol, TypeVar
 
 FILE_NAME_LIMIT = 100  # bytes
 LISTED_LIMIT = 10  # candidates that an error names
-COMPARED_LIMIT = 100  # names on either side that are compared in full for a suggestion
+COMPARED_LIMIT = 20  # names on either side that are compared in full for a suggestion
 
 _UUID = re.compile(r"[0-9a-f]{32}")
 _UUID_BEGUN = re.compile(r"[0-9a-f]{1,32}")
@@ -59,12 +59,22 @@ def resolve(query: str, consoles: Iterable[Console], whole: bool = False) -> Con
     Ids go first: a VM that calls itself by the id of another one must not draw its users.
     """
     known = list(consoles)
+    console = found(query, known, whole)
+    if console is None:
+        raise NotFound(query, _suggestions(query, known))
+    return console
+
+
+def found(query: str, known: Sequence[Console], whole: bool = False) -> Optional[Console]:
+    """The one console that the query means, None when there is none: ``resolve``, for who wants no suggestions, which
+    are dear. Raises Ambiguous.
+    """
     for rule in _RULES[:-1] if whole else _RULES:
         accepts = rule(query)
         matches = [console for console in known if accepts(console)] if query else []
         if matches:
             return _only(query, matches)
-    raise NotFound(query, _suggestions(query, known))
+    return None
 
 
 def _only(query: str, matches: Sequence[Console]) -> Console:
