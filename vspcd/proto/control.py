@@ -47,7 +47,6 @@ class Rule(NamedTuple):
     fds: int = 0
 
 
-_TEXT = str
 _OPTIONAL_TEXT = (str, type(None))
 _OPTIONAL_FACTS = (dict, type(None))
 _OPTIONAL_NUMBER = (int, type(None))

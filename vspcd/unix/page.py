@@ -22,7 +22,7 @@ from vspcd.unix.failpoint import reached
 
 PAGE = 8192
 WORDS = PAGE // 8
-ARENA_PAGES = 32768  # pid_max: there are never more workers; untouched pages cost nothing
+ARENA_PAGES = 32768  # workers at a time, at most; untouched pages cost nothing
 
 # Single words.
 HEAD = 0  # journal position behind the last byte

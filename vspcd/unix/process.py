@@ -11,7 +11,6 @@ other consoles, and no connection would ever be seen to end.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import resource
@@ -39,7 +38,6 @@ CRASHED = 70  # EX_SOFTWARE
 OUT_OF_MEMORY = 71  # EX_OSERR
 ENDINGS: Mapping[int, str] = MappingProxyType({0: "ended", OUT_OF_MEMORY: "ran out of memory"})
 PAGE_SIZE = resource.getpagesize()
-FAILED_FORK = frozenset({errno.EAGAIN, errno.ENOMEM})
 
 
 def freeze() -> None:
