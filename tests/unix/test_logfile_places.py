@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from typing import Any
@@ -13,7 +14,9 @@ from tests.unix.test_logfile import noise, read_all
 from tests.unix.turning import open_descriptors
 from vspcd.core.indexfile import Index
 from vspcd.unix import logindex
+from vspcd.unix.logdoubt import Doubts
 from vspcd.unix.logfile import LogFile
+from vspcd.unix.page import HEAD, LOG_TROUBLE
 
 EVERYTHING = bytes(range(256))
 
@@ -37,6 +40,50 @@ def test_nothing_is_lost_when_someone_renames_the_log_and_says_so(folder: Folder
     assert folder.content() == b"after"
     assert folder.at(15, 5) == b"after"
     assert read_all(log, 0) == b"before,between,after"
+
+
+SHORT, MARKED = b"hello", b"\r\n[vspcd: "
+
+
+def marked(folder: Folder) -> LogFile:
+    """A console's first log, with a marker in it that is longer than all that was said."""
+    log = folder.log()
+    log.append(SHORT)
+    Doubts(folder.page).note(0, len(SHORT), errno.EIO)
+    Doubts(folder.page).is_over()
+    log.look_for_doubts()
+    assert MARKED in folder.content()
+    return log
+
+
+@pytest.mark.parametrize("left", [0, 3, len(SHORT) + 4])
+def test_a_first_log_with_a_marker_may_be_cut_while_nobody_writes_it(folder: Folder, left: int) -> None:
+    marked(folder).close()
+    os.truncate(folder.file(), left)
+    for count in range(1, 4):
+        log = folder.log()
+        log.append(b"later")
+        assert folder.content()[left:] == b"later" * count
+        assert log.head == len(SHORT) + len(b"later") * count
+        assert folder.at(log.head - 5, 5) == b"later"
+        log.close()
+
+
+@pytest.mark.parametrize("trouble", [0, errno.ENOSPC])
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_first_log_with_a_marker_may_be_cut_when_its_worker_dies(
+    folder: Folder, trouble: int, moved: bool
+) -> None:
+    marked(folder)
+    folder.page.words[HEAD] = len(SHORT)
+    folder.page.words[LOG_TROUBLE] = trouble
+    os.truncate(folder.file(), 0)
+    if moved:
+        os.rename(folder.file(), folder.file("log.moved"))
+    log = folder.log(resume=len(SHORT))
+    log.append(b"later")
+    assert folder.content().endswith(b"later")
+    assert log.head == len(SHORT) + len(b"later")
 
 
 def test_reopening_without_a_rename_changes_nothing(folder: Folder) -> None:

@@ -102,7 +102,7 @@ class LogWriter:
             return 0
         self.index.open()
         base, last = self.index.end()
-        self.end = base + self.size
+        self.end = _end(base, self.size)
         self._can_be_read()
         self._put_in_force()
         return last
@@ -193,7 +193,7 @@ class LogWriter:
         if place.marker and self.size >= place.marker:
             os.ftruncate(self.fd, place.marker - 1)
             self.size = place.marker - 1
-        self.end = place.base + self.size
+        self.end = _end(place.base, self.size)
         if place.marker and self.index is not None:
             self.index.take_back_marker(self.end)
         if self.end < self._notes.head and not self._notes.trouble:
@@ -208,7 +208,7 @@ class LogWriter:
             self.end = self._notes.seen
             self._notes.trouble = FILE_GONE
         else:
-            self.end = place.base + size
+            self.end = _end(place.base, size)
 
     # Writing.
 
@@ -387,6 +387,12 @@ class LogWriter:
             self.fd = -1
         if self.index is not None:
             self.index.close()
+
+
+def _end(base: int, size: int) -> int:
+    """The position of a file's end. Markers in a console's first file make its base negative, and somebody may have
+    cut the file."""
+    return max(0, base + size)
 
 
 def let_go(fd: int) -> None:
