@@ -30,6 +30,9 @@ DRAIN_TURNS = 256
 MESSAGES_PER_TURN = 200
 """A flood of protocol messages must not keep the console's clients and the master waiting."""
 
+TOKENS_AT_ONCE = 2 * MESSAGES_PER_TURN
+"""What is cut up beyond a turn's messages is cut up again in the next one. Between two messages is one run of data."""
+
 CLOSED = "closed by the VM's host"
 TLS_ENDED = "its TLS connection has ended"
 NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
@@ -180,7 +183,7 @@ class Connection:
         seen_bytes = bytes(self._view[:seen])
         size = messages = 0
         self._more = self.talked = False
-        while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes):
+        while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes, most=TOKENS_AT_ONCE):
             begin = size
             for token, end in found:
                 if isinstance(token, bytes):

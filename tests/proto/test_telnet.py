@@ -124,6 +124,12 @@ def test_tokens_ahead_of_a_fault_are_returned_before_it_is_raised() -> None:
         telnet.tokens(data[found[-1][1] :])
 
 
+@given(telnet_streams, st.integers(1, 5))
+@examples(100)
+def test_a_bounded_number_of_tokens_are_the_first_ones(data: bytes, most: int) -> None:
+    assert telnet.tokens(data, most=most) == telnet.tokens(data)[:most]
+
+
 @given(st.binary(max_size=200) | telnet_streams)
 @examples(100)
 def test_escaped_data_is_one_run_of_the_same_data(data: bytes) -> None:

@@ -45,8 +45,10 @@ Token = Union[bytes, Negotiation, Command, Subnegotiation]
 Input = Union[bytes, bytearray]
 
 
-def tokens(data: Input, limit: int = SUBNEGOTIATION_LIMIT) -> list[tuple[Token, int]]:
-    """All complete tokens at the front of data, each with the offset just behind it.
+def tokens(
+    data: Input, limit: int = SUBNEGOTIATION_LIMIT, most: Optional[int] = None
+) -> list[tuple[Token, int]]:
+    """All complete tokens at the front of data, or `most` of them, each with the offset just behind it.
 
     An incomplete tail is not covered: offer it again with more bytes behind it. A subnegotiation of more
     than `limit` wire bytes, or one that holds IAC and then neither IAC nor SE, is a PeerError. The error
@@ -55,7 +57,7 @@ def tokens(data: Input, limit: int = SUBNEGOTIATION_LIMIT) -> list[tuple[Token, 
     """
     found: list[tuple[Token, int]] = []
     at = 0
-    while at < len(data):
+    while at < len(data) and (most is None or len(found) < most):
         try:
             token, at = _first(data, at, limit)
         except PeerError:
