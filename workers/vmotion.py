@@ -164,7 +164,8 @@ class Vmotion:
         self._record = MoveRecord(connection.peer, time.time())
         self._recorded = False
         self._worker.console_of_ours.keyboard.finish()
-        self._look()
+        # Behind this turn: the secret is told before it is out.
+        self._after(0, self._look)
 
     def _look(self) -> None:
         """Whether all that was typed before has arrived at the source's host."""

@@ -44,6 +44,10 @@ class Failpoints:
         assert name in POINTS, name
         self._armed[name] = nth
 
+    def disarm(self) -> None:
+        """Nobody dies any more."""
+        self._armed.clear()
+
     def dies(self, turn: Callable[[], object], name: str, nth: int = 1) -> None:
         """The worker dies there while ``turn`` is called; fails when it does not."""
         self.arm(name, nth)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Optional
+
 import pytest
 
 from tests.workers.bench import Bench
-from tests.workers.deaths import Failpoints
+from tests.workers.deaths import Died, Failpoints
+from tests.workers.moving import Moving, payloads
 from vspcd.proto import telnet
+from vspcd.proto.vmware import VMOTION_GOAHEAD
 
 TURN = [
     "leg.peeked",
@@ -37,3 +41,35 @@ def test_a_question_is_answered_once_wherever_a_worker_dies(
     assert tool.seen() == bench.log() == b"beforebehind"
     vm.say(telnet.negotiation(telnet.DO, REFUSED + 1))
     bench.until(lambda: vm.heard()[before:] == ANSWER + telnet.negotiation(telnet.WONT, REFUSED + 1))
+
+
+MOVE = [
+    *("leg.peeked", "turn.parsed", "turn.replied", "turn.told", "leg.consume", "leg.forget", "leg.consumed"),
+    *("move.action", "move.acted", "move.told", "leg.send", "leg.sent", "leg.noted"),
+]
+
+
+@pytest.mark.parametrize("again", [None, "resume.begin", "leg.sent"])
+@pytest.mark.parametrize("point", MOVE)
+def test_a_move_goes_on_wherever_the_worker_of_its_source_dies(
+    bench: Bench, failpoints: Failpoints, point: str, again: Optional[str]
+) -> None:
+    """Whatever its host was told first is what the target may show."""
+    moving = Moving(bench)
+    moving.begin()
+    failpoints.dies(bench.turn, point)
+    if again is not None:
+        failpoints.arm(again)
+    try:
+        bench.succeed()
+        bench.settle()
+    except Died:
+        bench.succeed()
+    failpoints.disarm()
+    bench.until(lambda: payloads(moving.source, VMOTION_GOAHEAD))
+    bench.settle()
+    (pair,) = payloads(moving.source, VMOTION_GOAHEAD)
+    moving.tool.type(b"held")
+    target = moving.target(pair)
+    moving.moved(target)
+    bench.until(lambda: target.typed() == b"held")
