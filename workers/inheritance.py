@@ -8,7 +8,7 @@ Never: serves a connection before everything is here; says or types a byte twice
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from vspcd.core import vmotion
 from vspcd.proto.control import Message
@@ -95,7 +95,8 @@ class Inheritance:
             if self._early:
                 console.fanout.said(self._early)
             connection.leg.note_reading(worker.shell.page)
-            console.type_to(connection.leg)
+            if not self._types_to_target(message["move"]):
+                console.type_to(connection.leg)
             connection.serve(worker.shell.loop)
         else:
             console.fanout.nothing_comes_again()
@@ -115,6 +116,10 @@ class Inheritance:
             worker.facts.resume(console, worker.connection.session)
         worker.idle_if_alone()
         reached("resume.done")
+
+    def _types_to_target(self, move: Optional[dict[str, Any]]) -> bool:
+        """Whether the target of the move is typed to by now. What is noted of that must not be forgotten."""
+        return move is not None and move["completed"] and self._target is not None
 
     def _without_the_vm(self, reason: str) -> None:
         moves = self._worker.moves

@@ -73,3 +73,31 @@ def test_a_move_goes_on_wherever_the_worker_of_its_source_dies(
     target = moving.target(pair)
     moving.moved(target)
     bench.until(lambda: target.typed() == b"held")
+
+
+@pytest.mark.parametrize(
+    "deaths", [["leg.noted"], ["leg.noted", "leg.noted"], ["resume.begin", "move.action"], []]
+)
+def test_answers_to_a_target_are_not_mixed_up_with_typing_however_many_workers_die(
+    bench: Bench, failpoints: Failpoints, deaths: list[str]
+) -> None:
+    """The VM runs on the target, and the last bytes of its source are awaited."""
+    moving = Moving(bench)
+    target = moving.joined()
+    bench.settle()
+    moving.tool.type(b"typed during the move")
+    moving.complete(target)
+    bench.until(lambda: target.typed() == b"typed during the move")
+    for point in deaths:
+        failpoints.arm(point)
+        with pytest.raises(Died):
+            bench.succeed()
+    bench.succeed()
+    moving.source.finish()
+    moving.ended("moved")
+    before = len(target.heard())
+    target.say(QUESTION)
+    bench.until(lambda: target.heard()[before:] == ANSWER, 3)
+    moving.raw.say(b", and behind it")
+    bench.until(lambda: target.typed() == b"typed during the move, and behind it")
+    assert moving.source.typed() == b""
