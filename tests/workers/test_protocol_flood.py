@@ -8,7 +8,6 @@ import pytest
 
 from tests.workers.bench import Bench
 from vspcd.proto import telnet
-from workers import connection
 from workers.connection import MESSAGES_PER_TURN
 
 NOP = telnet.command(telnet.NOP)
@@ -20,7 +19,7 @@ class Counter:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tokens = 0
         self._cut_up = telnet.tokens
-        monkeypatch.setattr(connection.telnet, "tokens", self._count)
+        monkeypatch.setattr(telnet, "tokens", self._count)
 
     def _count(self, *data: Any, **limits: Any) -> list[tuple[telnet.Token, int]]:
         found = self._cut_up(*data, **limits)
