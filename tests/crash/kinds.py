@@ -12,7 +12,7 @@ import socket
 import struct
 
 from tests.crash.peers import CTL, CUT_AT, MEMORABLE, RAW, TELNET, UNIX, Client, Seat, taken
-from tests.crash.shuffle import typing
+from tests.crash.shuffle import IAC, typing
 from tests.crash.wire import NAWS, cut, tokens
 from tests.system.clients import TcpClient, TelnetClient, UnixClient
 from tests.system.daemon import Address
@@ -91,6 +91,11 @@ class Unix(Client):
         super().__init__(sock, seat)
         self._seen = b""
         self._marks = [seat.since]  # where it was when it was sent something, the last few times
+
+    def keys(self, count: int, awkward: bool) -> bytes:
+        """Nor begins what is typed with one: it may be the beginning of a batch."""
+        data = super().keys(count, awkward)
+        return bytes((self.number,)) + data[1:] if data[0] == IAC else data
 
     def send(self) -> None:
         """A batch that is heard again must not begin with a byte that others type as well."""

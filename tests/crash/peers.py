@@ -181,10 +181,14 @@ class Client:
         """Type so many bytes; whether there was room."""
         if not self.types or len(self._out) > BACKLOG:
             return False
-        data = typing(self.chance, self.number, count or self.chance.randint(1, TYPED_AT_ONCE), awkward)
+        data = self.keys(count or self.chance.randint(1, TYPED_AT_ONCE), awkward)
         self._shuffle.typed[self.number] += data
         self._out += self.coded(data)
         return True
+
+    def keys(self, count: int, awkward: bool) -> bytes:
+        """What is typed next."""
+        return typing(self.chance, self.number, count, awkward)
 
     def send(self) -> None:
         """Give the socket a piece of what was typed, cut anywhere."""

@@ -57,3 +57,17 @@ def test_nothing_older_may_come_again(client: Unix) -> None:
 def test_nothing_may_be_missing(client: Unix) -> None:
     with pytest.raises(AssertionError, match="the Unix client 0 sees"):
         see(client, slice(104, 200))
+
+
+def test_no_batch_begins_with_a_byte_that_others_type_as_well() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        shuffle = Shuffle()
+        client = Unix(ours, Seat(shuffle, random.Random("chance"), shuffle.join(repeatable=True)))
+        sent = []
+        for _ in range(500):
+            client.type(4, awkward=True)
+            client.send()
+            sent.append(theirs.recv(65536))
+        assert b"\xff" in b"".join(sent)
+        assert not [piece for piece in sent if piece.startswith(b"\xff")]
