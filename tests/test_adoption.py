@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.stage import Stage
+from tests.stage import HOST, Stage
 from tests.unix.test_process import status_of
+from tests.workers.bench import UUID, tcp_pair
 from vspcd.adoption import Adoption, opened
-from vspcd.proto.control import PACKET_LIMIT
+from vspcd.proto.control import NEGOTIATING, OWNER, PACKET_LIMIT, decode, encode
 from vspcd.unix import roster
 from vspcd.unix.process import fork
 from workers.orphan import DOOR
@@ -92,3 +93,55 @@ def test_the_page_of_one_who_is_refused_is_his_until_he_is_dead(
     stage.until(lambda: known == ["all"])
     assert len(given_back) == 1
     assert not adoption._refused
+
+
+def survivor(stage: Stage, leg: socket.socket, number: int, state: str) -> tuple[int, int]:
+    """A worker that another master has left, with this connection: its pid, and where to read what it is told."""
+    book, place = stage.cradle.roster, str(stage.run / DOOR)
+    reader, writer = os.pipe()
+    console = {"uuid": UUID, "label": "", "name": None} if state == OWNER else None
+    itself = {"type": "worker", "state": state, "console": console, "move": None, "known": None}
+    facts = {
+        "leg": number,
+        "peer": f"{HOST}:1000",
+        "session": None,
+        "secured": False,
+        "feeds": state == OWNER,
+    }
+
+    def main() -> None:
+        roster.enter(book)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        sock.connect(place)
+        sock.send(encode({"type": "here", "kind": "worker"}))
+        sock.recv(PACKET_LIMIT)
+        sock.send(encode(itself))
+        socket.send_fds(sock, [encode({"type": "leg", **facts})], [leg.fileno()])
+        sock.send(encode({"type": "complete"}))
+        os.write(writer, sock.recv(PACKET_LIMIT))
+        signal.pause()
+
+    pid = fork(main, {book, writer, leg.fileno()})
+    os.close(writer)
+    return pid, reader
+
+
+def test_a_connection_that_its_owner_has_already_is_not_negotiated_by_another_one(stage: Stage) -> None:
+    stage.master.adoption.close()
+    known: list[str] = []
+    adoption = Adoption(stage.master, opened(stage.master.directory.fd), lambda: known.append("all"))
+    stage.master.adoption = adoption
+    ends = [*tcp_pair(), *tcp_pair()]
+    parts = [(ends[0], OWNER), (ends[0], NEGOTIATING), (ends[2], NEGOTIATING)]
+    survivors = [survivor(stage, leg, number, state) for number, (leg, state) in enumerate(parts, 1)]
+    stage.until(lambda: len([each for each in adoption._orphans.values() if each.complete]) == len(parts))
+    adoption.begin()
+    stage.until(lambda: known == ["all"])
+    told = [decode(os.read(reader, PACKET_LIMIT))["type"] for _, reader in survivors]
+    assert told == ["adopted", "handed", "adopted"]
+    for pid, reader in survivors:
+        os.kill(pid, signal.SIGKILL)
+        status_of(pid)
+        os.close(reader)
+    for end in ends:
+        end.close()

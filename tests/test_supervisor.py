@@ -337,3 +337,35 @@ def test_a_parked_vm_that_dials_again_and_again_is_one_refusal_that_is_counted(s
     (refusal,) = stage.admission.refusals()
     assert refusal["count"] == 3
     assert "unpark" in refusal["reason"]
+
+
+def test_a_doubt_about_a_log_reaches_whoever_writes_to_its_page(stage: Stage) -> None:
+    """An heir goes on with the page of the dead one."""
+    owner, _ = stage.owner()
+    page = owner.worker.page_number
+    consoles = stage.master.consoles
+    consoles.in_doubt(page)
+    stage.until(lambda: owner.was_told("in-doubt"))
+    stage.dies(owner)
+    heir = stage.serving()
+    assert heir.worker.page_number == page
+    consoles.in_doubt(page)
+    stage.until(lambda: heir.was_told("in-doubt"))
+    other, _ = stage.dial()
+    consoles.in_doubt(other.worker.page_number)  # which has no console, nor a log
+    consoles.in_doubt(page + 1000)
+    for _ in range(3):
+        turn(stage.loop, 0.001)
+    assert not other.was_told("in-doubt")
+    assert len(heir.was_told("in-doubt")) == 1
+
+
+def test_a_page_is_its_heirs_before_the_dead_one_is_struck_off(stage: Stage) -> None:
+    owner, _ = stage.owner()
+    heir = stage.supervisor.spawn(OWNER, instead_of=owner.worker)
+    assert stage.table.strike(owner.worker.pid) is owner.worker
+    assert stage.table.writer(heir.page_number) is heir
+    assert stage.table.strike(heir.pid) is heir
+    assert stage.table.writer(heir.page_number) is None
+    for each in (owner.worker, heir):
+        stage.table.enter(each)

@@ -258,10 +258,11 @@ class Adoption:
         self._expected.clear()
         orphans, self._orphans = list(self._orphans.values()), {}
         self._take_over(orphans)
+        served = self._served()
         reached("adopt.known")
         done()
         for orphan in orphans:
-            self._tell_and_listen(orphan)
+            self._tell_and_listen(orphan, served)
 
     def _take_over(self, orphans: list[Orphan]) -> None:
         numbers = [0]
@@ -292,7 +293,7 @@ class Adoption:
         worker = self._master.nursery.adopt(orphan.pid, orphan.channel, orphan.page, orphan.pidfd)
         worker.state = orphan.itself["state"]
         worker.legs = {leg.number: leg for leg, _ in orphan.legs}
-        self._master.table.workers[worker.pid] = worker
+        self._master.table.enter(worker)
         if worker.state == OWNER:
             self._take_owner(worker, orphan)
         elif worker.only_leg is not None:
@@ -326,7 +327,7 @@ class Adoption:
             left = move["expires"] - time.monotonic()
             master.claims.moves.expect(bytes.fromhex(move["pair"]), console, left)
 
-    def _tell_and_listen(self, orphan: Orphan) -> None:
+    def _tell_and_listen(self, orphan: Orphan, served: set[bytes]) -> None:
         """It is known, and so is everybody whom it may ask for: it can go on where the other master has stopped."""
         master = self._master
         if orphan.kind == TLS_KIND:
@@ -339,8 +340,11 @@ class Adoption:
         if worker.quitting:
             master.supervisor.quit(worker, "vspcd goes on without this worker")
         elif (
-            worker.state == NEGOTIATING and worker.only_leg is not None and self._was_handed(worker.only_leg)
+            worker.state == NEGOTIATING
+            and worker.only_leg is not None
+            and cookie(worker.only_leg.parked) in served
         ):
+            # The owner of a console has it already.
             master.claims.admission.ends(worker.only_leg.peer)
             worker.only_leg.parked.close()  # this duplicate alone: the connection is the owner's
             worker.legs.clear()
@@ -351,15 +355,11 @@ class Adoption:
             for message in orphan.later:
                 master.supervisor.heard(worker, message)
 
-    def _was_handed(self, leg: LegRecord) -> bool:
-        """Whether the owner of a console has this connection already."""
-        ours = cookie(leg.parked)
-        return any(
-            cookie(other.parked) == ours
-            for worker in self._master.table.workers.values()
-            for other in worker.legs.values()
-            if other is not leg and worker.state == OWNER
-        )
+    def _served(self) -> set[bytes]:
+        """The connections that the owners of consoles have."""
+        workers = self._master.table.workers.values()
+        owners = (worker for worker in workers if worker.state == OWNER)
+        return {cookie(leg.parked) for owner in owners for leg in owner.legs.values()}
 
 
 def _say(orphan: Orphan, kind: str) -> None:

@@ -120,9 +120,9 @@ class Consoles:
 
     def in_doubt(self, page: int) -> None:
         """The disk works again; this worker's page says what of the log it may have lost before."""
-        for worker in self.table.workers.values():
-            if worker.page_number == page and worker.console is not None and not worker.quitting:
-                self._supervisor.tell(worker, {"type": "in-doubt"})
+        worker = self.table.writer(page)
+        if worker is not None and worker.console is not None and not worker.quitting:
+            self._supervisor.tell(worker, {"type": "in-doubt"})
 
     def own(self, worker: Worker, console: Console, resume: bool = False) -> None:
         """The console is this worker's."""

@@ -79,7 +79,7 @@ class Supervisor:
 
     def serve(self, worker: Worker) -> None:
         """This worker is ours from now on."""
-        self.table.workers[worker.pid] = worker
+        self.table.enter(worker)
         worker.channel.serve(
             self._loop,
             lambda message, fds: self._received(worker, message, fds),
@@ -178,7 +178,7 @@ class Supervisor:
 
     def reaped(self, pid: int, how: str) -> bool:
         """A child has died; False when it was no worker."""
-        worker = self.table.workers.pop(pid, None)
+        worker = self.table.strike(pid)
         if worker is None:
             return False
         self._last_words(worker)

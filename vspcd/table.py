@@ -188,11 +188,27 @@ class Table:
     def __init__(self) -> None:
         self.consoles: dict[str, Console] = {}
         self.workers: dict[int, Worker] = {}
+        self._writers: dict[int, Worker] = {}  # by their pages
         self.numbers = count(1)
 
     def number_from(self, number: int) -> None:
         """Legs and clients get numbers from this one on: the others are in use."""
         self.numbers = count(max(number, next(self.numbers)))
+
+    def enter(self, worker: Worker) -> None:
+        """A worker is ours from now on, and writes to its page."""
+        self.workers[worker.pid] = self._writers[worker.page_number] = worker
+
+    def strike(self, pid: int) -> Optional[Worker]:
+        """A process is dead: the worker that it was. Its page may be its heir's by now."""
+        worker = self.workers.pop(pid, None)
+        if worker is not None and self._writers.get(worker.page_number) is worker:
+            del self._writers[worker.page_number]
+        return worker
+
+    def writer(self, page: int) -> Optional[Worker]:
+        """The worker that writes to this page."""
+        return self._writers.get(page)
 
     def add(self, console: Console) -> Console:
         """A console is known from now on."""
