@@ -31,7 +31,7 @@ from vspcd.proto.vmware_codes import (
 from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import Timer
 from workers.connection import Connection
-from workers.leg import LegGone
+from workers.leg import OUT_LIMIT, LegGone
 from workers.resumption import NOWHERE, described
 from workers.shell import Shell
 
@@ -40,7 +40,7 @@ PLAIN_WORDS_AFTER = 4.0
 LAST_WORDS = 1.0
 EARLY_LIMIT = 8192
 HELD = 2048  # bytes that the kernel keeps; a VM says a few hundred until it is known
-UNSENT_LIMIT = 8192
+UNSENT_LIMIT = OUT_LIMIT - 256  # whoever has the console says a little more
 TLS_HANDSHAKE = 0x16
 SHOWN = 100  # characters of what a VM asked for
 NOT_FOR_YOU = (

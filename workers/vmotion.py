@@ -46,8 +46,8 @@ NEAR_LIMIT = 0.5
 """A GOAHEAD that took more than this share of the limit is worth a warning."""
 
 FLUSH_WITHIN = 1.0
-EARLY_LIMIT = 16384
-"""The target's console bytes before COMPLETE; they are told to the master with all else, in one packet."""
+EARLY_LIMIT = 8192
+"""The target's console bytes before COMPLETE; they are told to the master with all else, up to its limit."""
 
 
 class Vmotion:

@@ -38,6 +38,7 @@ from workers.memory import Memory
 from workers.negotiation import Negotiation
 from workers.resumption import described, newcomers
 from workers.shell import Shell, Start, socket_of
+from workers.vetting import objection
 from workers.vmotion import Vmotion
 
 
@@ -159,8 +160,10 @@ class VmwareWorker:
 
     def _leg(self, message: Message, fds: list[int]) -> None:
         newcomer = newcomer_of(message, fds[0])
-        old = self.connection
-        if old is None or self._verdict(old, newcomer) == identity.TAKE:
+        old, fault = self.connection, objection(newcomer.session, asked=True)
+        if fault is not None:
+            self._reject(newcomer, fault)
+        elif old is None or self._verdict(old, newcomer) == identity.TAKE:
             if self.contest is not None:
                 self.contest.decide(alive=True)
             self.take(newcomer)
@@ -182,11 +185,13 @@ class VmwareWorker:
         """The target of a vMotion has shown the right pair."""
         reached("move.joins")
         newcomer = newcomer_of(message, fds[0])
-        objection = self._objection_to_target(newcomer) or self.moves.joins(
-            newcomer, bytes.fromhex(message["pair"])
+        fault = (
+            objection(newcomer.session, asked=False)
+            or self._objection_to_target(newcomer)
+            or self.moves.joins(newcomer, bytes.fromhex(message["pair"]))
         )
-        if objection is not None:
-            self._reject(newcomer, objection)
+        if fault is not None:
+            self._reject(newcomer, fault)
 
     def _objection_to_target(self, newcomer: Newcomer) -> Optional[str]:
         telnet: Any = newcomer.session["telnet"]

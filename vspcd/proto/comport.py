@@ -175,4 +175,7 @@ def line_from_dict(saved: object) -> LineSettings:
     line = LineSettings(**saved)
     if any(type(saved[field]) is not type(usual) for field, usual in pattern.items()):
         raise LocalError(f"not a snapshot of line settings: {saved!r}")
+    named = all(getattr(line, each.field) in each.meanings.values() for each in (*_SETTINGS.values(), _FLOW))
+    if not named or not 0 < line.baud < 1 << 32:
+        raise LocalError(f"impossible line settings: {saved!r}")
     return line
