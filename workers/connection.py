@@ -5,14 +5,16 @@ Owns: the leg and its session.
 Never: knows whose console it is; its handlers do.
 
 A turn is: peek, hand on, reply, consume. Whatever a handler learns from a byte has happened before the kernel
-forgets the byte. While it is not known whose the connection is, the kernel keeps what was consumed (``Leg.hold``).
+forgets the byte. What changes the session must be with the master by then: while that does not listen, protocol waits
+in the kernel, and only console bytes are dealt with. While it is not known whose the connection is, the kernel keeps
+what was consumed (``Leg.hold``).
 """
 
 from __future__ import annotations
 
 import mmap
 import re
-from typing import Optional, Protocol
+from typing import Callable, Optional, Protocol
 
 from vspcd.core.journal import Buffer
 from vspcd.proto import telnet
@@ -39,11 +41,22 @@ NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
 _IAC = re.compile(b"\xff")
 
 
+class Listener(Protocol):
+    """Who is told how connections stand."""
+
+    def is_heard(self) -> bool:
+        """Whether what is told now is there at once."""
+
+    def when_heard(self, call: Callable[[], None]) -> None:
+        """Call once when that is so."""
+
+
 class Room:
     """The memory into which a process peeks; one for all its legs. Untouched pages cost nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, listener: Listener) -> None:
         self.view = memoryview(mmap.mmap(-1, BUFFER))
+        self.listener = listener
 
 
 class Handlers(Protocol):
@@ -85,7 +98,12 @@ class Connection:
         self.talked = False  # there was protocol in this turn
         self._more = False  # the turn ended before all that was whole had been dealt with
         self._over = False  # what it still says is handed on, and not answered
+        self._waiting = False  # for the master to listen
+        self._unwatched = False  # its end has been seen meanwhile
+        self._last = False  # what has arrived is dealt with now or never
         self._view = room.view
+        self._listener = room.listener
+        self._loop: Optional[Loop] = None
 
     @property
     def peer(self) -> str:
@@ -94,6 +112,7 @@ class Connection:
 
     def serve(self, loop: Loop) -> None:
         """Begin to read."""
+        self._loop = loop
         self.leg.serve(loop, self._ready)
 
     def pause(self) -> None:
@@ -104,13 +123,36 @@ class Connection:
     def resume(self) -> None:
         """Read again."""
         self.paused = False
-        self.leg.resume()
+        if not self._waiting:
+            self.leg.resume()
+
+    def _may_tell(self) -> bool:
+        """Whether what changes the session can be told. If not, nothing is read until it can."""
+        if self._last or self._listener.is_heard():
+            return True
+        if not self._waiting:
+            self._waiting = True
+            self.leg.pause()
+            self._listener.when_heard(self._read_on)
+        return False
+
+    def _read_on(self) -> None:
+        self._waiting = False
+        if self.closed:
+            return
+        if self._unwatched and self._loop is not None:
+            self._unwatched = False
+            self.leg.serve(self._loop, self._ready)
+        if not self.paused:
+            self.leg.resume()
 
     def _ready(self, events: int) -> None:
         try:
             if events & WRITE:
                 self.handlers.room(self)
-            if events & (READ | HANGUP | PEER_CLOSED) and not self.closed and not self.paused:
+            if self._waiting:
+                self._note_end(events)
+            elif events & (READ | HANGUP | PEER_CLOSED) and not self.closed and not self.paused:
                 self._read(events)
             elif events & HANGUP and not self.closed:
                 self._fail("it was reset")
@@ -121,7 +163,15 @@ class Connection:
             self.paused, self.in_turn = True, False
             self._fail(f"protocol error: {fault}")
 
+    def _note_end(self, events: int) -> None:
+        """An end is reported again and again: it is looked at when there is somebody to tell."""
+        if events & HANGUP and not self.closed:
+            self.leg.detach()
+            self._unwatched = True
+
     def _read(self, events: int) -> None:
+        if self.handlers.tells_all and not self._may_tell():
+            return
         seen = self.leg.peek(self._view)
         if seen == 0 or (seen == NO_DATA and self.leg.held and events & PEER_CLOSED):
             self._fail(TLS_ENDED if self.leg.secured else CLOSED)
@@ -186,6 +236,9 @@ class Connection:
         while found := telnet.tokens(seen_bytes[size:] if size else seen_bytes, most=TOKENS_AT_ONCE):
             begin = size
             for token, end in found:
+                if not isinstance(token, bytes) and not self._may_tell():
+                    self._more = True
+                    return size
                 if isinstance(token, bytes):
                     self.handlers.data(self, token)
                 else:
@@ -223,6 +276,7 @@ class Connection:
 
     def drain(self) -> None:
         """Hand on all that has arrived already: the last words of a connection that is about to be replaced."""
+        self._last = True  # whoever goes on finds its end, and needs to know nothing else of it
         for _ in range(DRAIN_TURNS):
             if self.closed or self.paused or not self._drained_some():
                 return

@@ -19,7 +19,6 @@ from typing import Any, Callable, Optional, Protocol
 from vspcd.core.names import visible
 from vspcd.proto import control
 from vspcd.proto.control import Message
-from vspcd.proto.errors import PeerError
 from vspcd.unix import process, roster
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.failpoint import reached
@@ -91,6 +90,8 @@ class Shell:
         self._orphaned: Callable[[], None] = self.loop.stop
         self._survivor: Optional[Lasting] = None
         self._muted = False  # without a master, or before it has been told who we are
+        self._leaving = False  # our duty is over
+        self._waiting: list[Callable[[], None]] = []  # for the master to listen
         self._title = ""
         self._orphan = Orphan(self.loop, "", self._lasts, self._end, self._knocked)
 
@@ -140,8 +141,11 @@ class Shell:
         self._channel.close()
         self._muted = True
         reached("adopt.orphaned")
-        if self._lasts():
+        if self._leaving:
+            self.loop.stop()
+        elif self._lasts():
             self._orphan.wait()
+            self._listened_to()
         else:
             self._orphaned()
 
@@ -190,6 +194,21 @@ class Shell:
         except ChannelClosed as error:
             self.log.debug("not-told", message=message, reason=str(error))
 
+    def is_heard(self) -> bool:
+        """Whether what is told now is with the master at once, also when we die. Without a master it need not be."""
+        return self._muted or self._channel.has_room()
+
+    def when_heard(self, call: Callable[[], None]) -> None:
+        """Call once when that is so."""
+        self._waiting.append(call)
+        if len(self._waiting) == 1:
+            self._channel.when_room(self._listened_to)
+
+    def _listened_to(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()
+
     def changed(self, inode: int) -> bool:
         """There are new bytes in this log: the keeper should bring them to the disk. Whether it was told."""
         if self._sync >= 0:
@@ -212,12 +231,20 @@ class Shell:
         self.loop.run()
 
     def leave(self) -> None:
-        """End after the messages that wait, or at once when nobody takes them."""
+        """End after the messages that wait, or at once when nobody will take them."""
+        self._leaving = True
+        self.retire()
+
+    def retire(self) -> None:
+        """The same in the middle of our duty: it goes on until then, and longer when the master dies before."""
         try:
-            self._channel.flush()
-        except (ChannelClosed, PeerError):
-            pass
-        self.loop.stop()
+            flushed = self._channel.flush()
+        except ChannelClosed:
+            flushed = True
+        if flushed:
+            self.loop.stop()
+        else:
+            self._channel.when_room(self.retire)
 
 
 def socket_of(fd: int) -> socket.socket:

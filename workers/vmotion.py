@@ -173,7 +173,8 @@ class Vmotion:
             return
         connection = self._source()
         keyboard = self._worker.console_of_ours.keyboard
-        if not keyboard.typing and not connection.leg.out and arrived(connection.leg):
+        delivered = not keyboard.typing and not connection.leg.out and arrived(connection.leg)
+        if delivered and self._shell.is_heard():  # else the secret would be out and nobody would know it
             self.happened(vmotion.DELIVERED)
         elif self._elapsed() >= self._shell.settings["vmotion"]["limit"] - ANSWER_MARGIN:
             self.happened(vmotion.TOO_SLOW)

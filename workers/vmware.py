@@ -98,7 +98,7 @@ class VmwareWorker:
 
     def begin(self, start: Start) -> None:
         """The life of a child begins."""
-        self.room_for_reading = Room()
+        self.room_for_reading = Room(self.shell)
         self.memory.vm_changed()
         self.shell.begin(start)
         if start.leg >= 0:
@@ -261,7 +261,7 @@ class VmwareWorker:
         """Another worker goes on from here: end between two turns, and leave all connections as they are."""
         if self.console is not None and self.connection is not None:
             self.facts.settle(self.console, self.connection.session)
-        self.shell.leave()
+        self.shell.retire()
 
     # The console's VM.
 

@@ -17,6 +17,7 @@ from workers.connection import Connection, Room
 from workers.leg import OUT_LIMIT, Leg
 from workers.negotiation import UNSENT_LIMIT
 from workers.resumption import NOWHERE, described
+from workers.shell import Shell
 from workers.vetting import TELNET_LIMIT, objection
 
 NEW = Session().snapshot()
@@ -120,7 +121,7 @@ def test_the_largest_session_is_within_the_limit_and_can_be_gone_on_with() -> No
     leg = Leg(1 << 40, near, "h:1")
     leg.out += b"\xff" * OUT_LIMIT
     leg.taken = leg.given = leg.replied = leg.already_out = 1 << 50
-    connection = Connection(leg, full_session(), Room(), vmotion.Target.__new__(vmotion.Target))
+    connection = Connection(leg, full_session(), Room(Shell()), vmotion.Target.__new__(vmotion.Target))
     told = described(connection, NOWHERE, early=b"\xff" * vmotion.EARLY_LIMIT)
     assert size_of(told["telnet"]) < TELNET_LIMIT
     assert size_of(told) < LIMITS["session"]

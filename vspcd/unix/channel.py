@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import array
 import os
+import select
 import socket
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,7 @@ class Channel:
         self._loop: Optional[Loop] = None
         self._on_closed: Optional[Callable[[], None]] = None
         self._on_message: Optional[Callable[[Message, list[int]], None]] = None
+        self._waiting: list[Callable[[], None]] = []
 
     def fileno(self) -> int:
         """The socket's number."""
@@ -52,6 +54,19 @@ class Channel:
     def backlog(self) -> int:
         """Packets that wait until the other side reads."""
         return len(self._queue)
+
+    def has_room(self) -> bool:
+        """Whether some packets that are sent now leave this process at once, or never."""
+        if self._queue or self.sock.fileno() < 0:
+            return not self._queue
+        poller = select.poll()
+        poller.register(self.sock.fileno(), select.POLLOUT)
+        return bool(poller.poll(0))
+
+    def when_room(self, call: Callable[[], None]) -> None:
+        """Call once when there is room. Not when it is closed before."""
+        self._waiting.append(call)
+        self._watch_for_room()
 
     def serve(
         self, loop: Loop, on_message: Callable[[Message, list[int]], None], on_closed: Callable[[], None]
@@ -63,7 +78,7 @@ class Channel:
         self._loop = loop
         self._on_message = on_message
         self._on_closed = on_closed
-        loop.watch(self.fileno(), READ | (WRITE if self._queue else 0), self._ready)
+        loop.watch(self.fileno(), self._events(), self._ready)
 
     def send(self, message: Message, fds: Iterable[int] = ()) -> None:
         """Send now or as soon as the other side reads. Raises ChannelClosed when that will not happen, and OSError
@@ -105,7 +120,16 @@ class Channel:
 
     def _watch_for_room(self) -> None:
         if self._loop is not None and self._loop.watches(self.fileno()):
-            self._loop.change(self.fileno(), READ | (WRITE if self._queue else 0))
+            self._loop.change(self.fileno(), self._events())
+
+    def _events(self) -> int:
+        return READ | (WRITE if self._queue or self._waiting else 0)
+
+    def _tell_of_room(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._watch_for_room()
+        for call in waiting:
+            call()
 
     def packets(self) -> Iterator[tuple[Message, list[int]]]:
         """What has arrived, a bounded number. Raises ChannelClosed at the end, PeerError on a bad packet."""
@@ -142,6 +166,8 @@ class Channel:
             if events & WRITE:
                 self.flush()
                 self._watch_for_room()
+                if self._waiting and self.has_room():
+                    self._tell_of_room()
             if events & (READ | HANGUP):
                 for message, fds in self.packets():
                     self._on_message(message, fds)
@@ -158,6 +184,7 @@ class Channel:
             for fd in fds:
                 os.close(fd)
         self._queue.clear()
+        self._waiting.clear()
         self.sock.close()
 
 
