@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 
 from vspcd.core.names import Named
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 from vspcd.proto import telnet
 
 MODE = 0o600  # passwords are typed too

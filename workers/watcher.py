@@ -19,7 +19,7 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from vspcd.core.automation import Trigger
 from vspcd.core.gathering import Gathering, next_due
-from vspcd.core.rights import matches
+from vspcd.core.patterns import matches
 from vspcd.proto import control
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vspcd.core import rights as rights_module
-from vspcd.core.rights import ADMINISTER, NOTHING, TAKE_OVER, WATCH, WRITE, Rights, Rule, Who, matches
+from vspcd.core.patterns import matches
+from vspcd.core.rights import ADMINISTER, NOTHING, TAKE_OVER, WATCH, WRITE, Rights, Rule, Who
 
 HEX = "4c4c4544005130108052b4c04f564432"
 ID = "4c4c4544-0051-3010-8052-b4c04f564432"

@@ -19,8 +19,7 @@ from typing import NamedTuple, Optional, TypeVar, Union
 
 from vspcd.core.address import Network
 from vspcd.core.names import Named
-from vspcd.core.patterns import ANYBODY, Chosen, compiled
-from vspcd.core.patterns import matches as matches  # noqa: PLC0414 - others take it from here
+from vspcd.core.patterns import ANYBODY, Chosen, compiled, matches
 
 NOTHING, WATCH, WRITE, TAKE_OVER, ADMINISTER = range(5)
 RIGHTS = ("nothing", "watch", "write", "takeover", "administer")
