@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from typing import Callable, Optional
 import pytest
 
 from tests.stage import HOST, Player, Stage, ended
-from tests.unix.turning import occupy, open_descriptors, settle, turn
+from tests.unix.turning import descriptors_left, settle, turn
 from tests.workers.bench import UUID, Far, tcp_pair
 from vspcd import config as configuration
 from vspcd.attachments import Objection, Wish
@@ -222,17 +221,12 @@ def test_without_a_free_descriptor_a_door_waits_without_a_spin_and_opens_again(
     stage: Stage, door: str
 ) -> None:
     address = stage.master.doors.sockets(door)[0].getsockname()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 2, hard))
-    peer = socket.create_connection(address, timeout=10)
-    peer.send(b"I3\n.")  # the admin port answers who asks
-    occupied = occupy(0)
-    try:
+    peer = socket.socket()
+    peer.settimeout(10)
+    with descriptors_left(0, 2):
+        peer.connect(address)
+        peer.send(b"I3\n.")  # the admin port answers who asks
         assert settle(stage.loop) < 10
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
     peer.setblocking(False)
     far = Far(peer)
     stage.until(lambda: stage.cradle.players or far.heard())

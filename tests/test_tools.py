@@ -6,7 +6,6 @@ import array
 import gc
 import json
 import os
-import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from tests.stage import Player, Stage
-from tests.unix.turning import occupy, open_descriptors, turn, until
+from tests.unix.turning import descriptors_left, open_descriptors, turn, until
 from tests.workers.bench import UUID
 from vspcd import toolserver
 from vspcd.attachments import Wish
@@ -226,15 +225,8 @@ def test_without_a_free_descriptor_an_attach_is_refused_and_the_daemon_lives(sta
     stage.table.add(Console(UUID, "", name="web01"))
     tool = stage.tool()
     tool.asks(type="status")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 3, hard))
-    occupied = occupy(0)
-    try:
+    with descriptors_left(0, 3):
         (answer,) = tool.asks(type="attach", console="web01")
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
     assert (answer["type"], answer["code"]) == ("error", "busy")
     assert tool.asks(type="attach", console="web01")[0]["type"] == "attached"
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.stage import Stage
 from tests.unix.test_process import status_of
-from tests.unix.turning import occupy, open_descriptors
+from tests.unix.turning import descriptors_left, open_descriptors
 from vspcd import upgrade
 from vspcd.unix.process import describe
 
@@ -31,24 +29,10 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     made.close()
 
 
-@contextmanager
-def descriptors(room: int) -> Iterator[None]:
-    """So many are free, and no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 8, hard))
-    occupied = occupy(room)
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
-
-
 @pytest.mark.parametrize("room", [0, 1, 2], ids=["state", "its file", "pipe"])
 def test_without_descriptors_the_other_version_is_not_asked(stage: Stage, room: int) -> None:
     before = open_descriptors()
-    with descriptors(room):
+    with descriptors_left(room):
         attempt = stage.master.upgrades.begin("a test")
     assert attempt.over
     assert "Too many open files" in attempt.reason
@@ -61,7 +45,7 @@ def test_without_descriptors_the_other_version_does_not_go_on(stage: Stage) -> N
     attempt = upgrades.begin("a test")
     child = upgrades._child
     how = describe(status_of(child))
-    with descriptors(0):
+    with descriptors_left(0):
         assert upgrades.reaped(
             child, how
         )  # it frees what the other version has answered through, which is too few

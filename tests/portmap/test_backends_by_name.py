@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Optional
 
 import pytest
 
-from tests.unix.turning import occupy, open_descriptors
+from tests.unix.turning import descriptors_left
 from vspcd.portmap import backends
 from vspcd.portmap.backends import Choice, Guarded, objection, opened
 from vspcd.portmap.base import Entry, Forget, PortMapError, Put
@@ -161,13 +159,6 @@ def test_a_module_that_cannot_be_found_is_told(tmp_path: Path, name: str, words:
 
 def test_a_module_that_cannot_be_looked_for_is_told(tmp_path: Path) -> None:
     own(tmp_path, "")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 8, hard))
-    occupied = occupy(0)
-    try:
+    with descriptors_left(0, 8):
         said = objection(Choice("own:Map", tmp_path))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
     assert "Too many open files" in str(said)

@@ -7,17 +7,17 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.unix.turning import open_descriptors, settle, turn, until
+from tests.unix.turning import descriptors_left, settle, turn, until
 from vspcd.unix import listen
 from vspcd.unix.acceptor import REST, Acceptor, NoRoom
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
 
+ABOVE = 200  # an eighth of a limit is kept free: it must not be too low
 SPARE = 20
 
 
@@ -69,30 +69,9 @@ def door(tmp_path: Path) -> Iterator[Door]:
     made.close()
 
 
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    """So many descriptors can be opened, and no more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = max(open_descriptors()) + 200
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    occupied = []
-    try:
-        while True:
-            occupied.append(os.dup(0))
-    except OSError:
-        for _ in range(count):
-            os.close(occupied.pop())
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
-
-
 def test_those_who_come_while_there_is_no_room_wait_without_a_spin(door: Door) -> None:
     peer = door.knock()
-    with descriptors_left(0):
+    with descriptors_left(0, ABOVE):
         assert settle(door.loop) < 5
     assert door.taken == []
     until(door.loop, lambda: door.taken)
@@ -101,7 +80,7 @@ def test_those_who_come_while_there_is_no_room_wait_without_a_spin(door: Door) -
 
 def test_descriptors_are_left_to_others(door: Door) -> None:
     peer = door.knock()
-    with descriptors_left(SPARE - 1):
+    with descriptors_left(SPARE - 1, ABOVE):
         settle(door.loop)
         assert door.taken == []
     until(door.loop, lambda: door.taken)
@@ -110,18 +89,18 @@ def test_descriptors_are_left_to_others(door: Door) -> None:
 
 def test_with_more_free_than_must_be_left_everybody_is_taken(door: Door) -> None:
     peer = door.knock()
-    with descriptors_left(SPARE + 3):
+    with descriptors_left(SPARE + 3, ABOVE):
         until(door.loop, lambda: door.taken)
     peer.close()
 
 
 def test_of_a_low_limit_only_a_part_is_left_to_others() -> None:
     listener = listen.tcp("127.0.0.1", 0)
-    with descriptors_left(0):
+    with descriptors_left(0, ABOVE):
         part = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // listen.LARGE_PART
-    with descriptors_left(part), pytest.raises(OSError):
+    with descriptors_left(part, ABOVE), pytest.raises(OSError):
         listen.keep_free(listener, 1000000)
-    with descriptors_left(part + listen.PER_CONNECTION):
+    with descriptors_left(part + listen.PER_CONNECTION, ABOVE):
         listen.keep_free(listener, 1000000)
     listener.close()
 
@@ -154,7 +133,7 @@ def test_those_who_come_together_are_dealt_with_together(door: Door) -> None:
 
 def test_those_who_were_taken_are_dealt_with_when_the_next_one_finds_no_room(door: Door) -> None:
     peers = [door.knock() for _ in range(3)]
-    with descriptors_left(SPARE + listen.PER_CONNECTION):
+    with descriptors_left(SPARE + listen.PER_CONNECTION, ABOVE):
         settle(door.loop)
         assert door.turns[0] == 1
     for peer in peers:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import array
 import os
-import resource
 import socket
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import pytest
 
-from tests.unix.turning import occupy, open_descriptors, settle, until
+from tests.unix.turning import descriptors_left, open_descriptors, settle, until
 from vspcd.proto import control
 from vspcd.proto.errors import LocalError, PeerError
 from vspcd.unix import channel as channels
@@ -372,16 +371,8 @@ def test_without_a_free_descriptor_a_packet_that_has_to_wait_is_refused_and_leav
     sender = Channel(ends[0])
     fill(sender)
     before = open_descriptors()
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before) + 3, hard))
-    occupied = occupy(1)
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            sender.send({"type": "take"}, [0, 1])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
+    with descriptors_left(1, 3), pytest.raises(OSError, match="Too many open files"):
+        sender.send({"type": "take"}, [0, 1])
     assert open_descriptors() == before
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import stat
 import struct
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unix.turning import occupy, open_descriptors
+from tests.unix.turning import descriptors_left, open_descriptors
 from vspcd.unix import listen
 
 NAME = "01234567-89ab-cdef-fedc-ba9800000000.sock"
@@ -167,16 +166,8 @@ def test_accepting_without_anybody_waiting_gives_nothing() -> None:
 def test_being_out_of_descriptors_is_told_and_the_connection_still_waits() -> None:
     listener = listen.tcp("127.0.0.1", 0)
     client = socket.create_connection(listener.getsockname(), timeout=10)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + 1, hard))
-    occupied = occupy(0)
-    try:
-        with pytest.raises(OSError) as told:
-            list(listen.accept(listener))
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        for fd in occupied:
-            os.close(fd)
+    with descriptors_left(0, 1), pytest.raises(OSError) as told:
+        list(listen.accept(listener))
     assert told.value.errno in listen.OUT_OF_RESOURCES
     ((sock, _),) = list(listen.accept(listener))
     for each in (sock, client, listener):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import select
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Callable
 
 from vspcd.unix.loop import Loop
@@ -61,13 +64,21 @@ def leads_to(fd: int) -> str:
         return ""
 
 
-def occupy(room: int) -> list[int]:
-    """Use up the descriptors of this process, under its limit, but for some room."""
+@contextmanager
+def descriptors_left(count: int, beyond: int = 8) -> Iterator[None]:
+    """So many descriptors can be opened, and no more. ``beyond``: how far above the highest one the limit is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(open_descriptors()) + beyond, hard))
     occupied = []
     try:
         while True:
             occupied.append(os.dup(0))
     except OSError:
-        for _ in range(room):
+        for _ in range(count):
             os.close(occupied.pop())
-    return occupied
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for fd in occupied:
+            os.close(fd)
