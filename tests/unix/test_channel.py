@@ -83,6 +83,22 @@ def fill_to_the_brim(sock: socket.socket) -> None:
             return
 
 
+def test_there_is_room_until_so_much_was_sent_that_the_other_side_has_to_read(
+    ends: tuple[socket.socket, socket.socket],
+) -> None:
+    sender = Channel(ends[0])
+    sent = 0
+    while sender.has_room():
+        sender.send({"type": "n", "n": sent})
+        sent += 1
+    assert sent > 1
+    assert sender.backlog == 0
+    assert not sender.has_room()
+    while sent:
+        sent -= len(list(Channel(ends[1]).packets()))
+    assert sender.has_room()
+
+
 def test_a_message_arrives_as_it_was_sent(loop: Loop, ends: tuple[socket.socket, socket.socket]) -> None:
     served = Served(loop, ends[1])
     Channel(ends[0]).send({"type": "hello", "text": "größe \u0000 \x1b", "n": 3})

@@ -45,6 +45,7 @@ class Channel:
         self._on_closed: Optional[Callable[[], None]] = None
         self._on_message: Optional[Callable[[Message, list[int]], None]] = None
         self._waiting: list[Callable[[], None]] = []
+        self._roomy = False  # nothing was sent since there was room: there is still
 
     def fileno(self) -> int:
         """The socket's number."""
@@ -57,11 +58,12 @@ class Channel:
 
     def has_room(self) -> bool:
         """Whether some packets that are sent now leave this process at once, or never."""
-        if self._queue or self.sock.fileno() < 0:
+        if self._queue or self._roomy or self.sock.fileno() < 0:
             return not self._queue
         poller = select.poll()
         poller.register(self.sock.fileno(), select.POLLOUT)
-        return bool(poller.poll(0))
+        self._roomy = bool(poller.poll(0))
+        return self._roomy
 
     def when_room(self, call: Callable[[], None]) -> None:
         """Call once when there is room. Not when it is closed before."""
@@ -99,6 +101,7 @@ class Channel:
 
     def _transmit(self, data: bytes, fds: list[int]) -> bool:
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        self._roomy = False
         try:
             self.sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
         except (BlockingIOError, InterruptedError):
