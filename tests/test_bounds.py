@@ -13,10 +13,10 @@ from tests.stage import Player, Stage
 from tests.workers.bench import UUID
 from vspcd.adoption import check_worker
 from vspcd.core.rights import Who
+from vspcd.descriptions import Description
 from vspcd.locks import facts
 from vspcd.proto.control import LIMITS, NEGOTIATING, ROOM, Message, size_of
 from vspcd.proto.errors import PeerError
-from vspcd.requests import Requests
 from vspcd.table import ClientRecord
 from vspcd.unix.logline import Log
 from vspcd.unix.page import MAX_CLIENTS
@@ -210,7 +210,7 @@ def test_all_that_workers_may_say_of_a_console_fits_into_its_status(stage: Stage
         console.clients[client] = ClientRecord(
             client << 40, "x" * 18, origin, "rw", owner.channel.sock, time.time()
         )
-    described = Requests(stage.master)._described(console)
+    described = Description(stage.master.config).of(console)
     assert size_of(described) + LIMITS["facts"] < ROOM  # a lock is a part of what is told of its client
     console.clients.clear()
 

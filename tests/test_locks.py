@@ -19,6 +19,7 @@ from vspcd.attachments import Objection, Wish
 from vspcd.core import names
 from vspcd.core.rights import Who
 from vspcd.locks import facts, restore
+from vspcd.proto.control import decode
 from vspcd.proto.errors import PeerError
 from vspcd.table import ClientRecord
 from vspcd.toolserver import Refusal
@@ -52,13 +53,16 @@ class Scene(Stage):
 
     def asks(self, who: Who, kind: str, **fields: Any) -> str:
         """The text of the answer, or the code of the refusal."""
-        message = {"type": kind, "console": "web01", "client": None, "reason": None, "exclusive": None}
+        message = {"console": "web01", "client": None, "reason": None, "exclusive": None}
         try:
-            *_, last = self.handlers[kind]({**message, **fields}, who)
+            return str(self.answer(who, kind, **{**message, **fields})[-1]["message"])
         except Refusal as refusal:
             return refusal.code
-        assert last is not None
-        return str(last[0]["message"])
+
+    def answer(self, who: Who, kind: str, **fields: Any) -> list[dict[str, Any]]:
+        """All packets. Raises Refusal."""
+        packets = [each[0] for each in self.handlers[kind]({"type": kind, **fields}, who) if each]
+        return [decode(each) if isinstance(each, bytes) else each for each in packets]
 
     def told(self, client: ClientRecord, player: Optional[Player] = None) -> list[dict[str, Any]]:
         """What the worker was told of a client's mode since it came."""
@@ -277,8 +281,8 @@ def test_a_kicked_client_is_told_by_whom_and_why(scene: Scene) -> None:
 def test_who_tells_of_everybody(scene: Scene) -> None:
     alice = scene.comes(ALICE, "lock")
     scene.comes(BOB, fallback=True)
-    (packet,) = [each[0] for each in scene.handlers["who"]({"type": "who", "console": None}, ROOT) if each]
-    seen = {each["user"]: each for each in packet["clients"]}
+    answer = scene.answer(ROOT, "who", console=None)
+    seen = {each["user"]: each for packet in answer for each in packet["clients"]}
     assert seen["alice"]["lock"]
     assert seen["alice"]["mode"] == "rw"
     assert seen["alice"]["id"] == alice.number
@@ -329,9 +333,11 @@ def test_who_may_not_take_over_is_refused(scenes: Callable[..., Scene]) -> None:
 
 def test_consoles_that_one_may_not_watch_are_not_shown(scenes: Callable[..., Scene]) -> None:
     scene = scenes("access=[{users: ['1000'], consoles: ['db*'], may: administer}]")
-    message = {"type": "status", "console": None}
-    packets = [each[0] for each in scene.handlers["status"](message, ALICE) if each]
-    assert not any(packet.get("consoles") for packet in packets)
+    for kind, key in (("status", "consoles"), ("who", "clients")):
+        scene.comes(ROOT)
+        told = [packet.get(key) or [] for packet in scene.answer(ALICE, kind, console=None, fields=None)]
+        assert not any(told)
+        assert any(packet.get(key) for packet in scene.answer(ROOT, kind, console=None, fields=None))
     assert scene.asks(ALICE, "lock") == "denied"
     assert scene.asks(ALICE, "lock", console="web99") == "not-found"
 

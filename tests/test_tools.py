@@ -9,7 +9,8 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable
+from types import SimpleNamespace
+from typing import Any, Callable, Optional
 
 import pytest
 
@@ -161,6 +162,68 @@ def test_status_of_one_console_tells_of_that_one_only(stage: ToolStage) -> None:
     assert [console["name"] for packet in answer for console in packet.get("consoles", [])] == ["web01"]
 
 
+def test_a_tool_that_needs_a_few_fields_of_each_console_is_told_these_alone(stage: ToolStage) -> None:
+    stage.table.add(Console(UUID, "", name="web01"))
+    answer = stage.tool().asks(type="status", fields=["name", "state", "not-known", "name"])
+    assert [console for packet in answer for console in packet.get("consoles", [])] == [
+        {"name": "web01", "state": "waiting"}
+    ]
+
+
+def test_a_tool_that_says_no_fields_is_told_all_there_are(stage: ToolStage) -> None:
+    stage.owner()
+    stage.until(lambda: stage.console.unix)
+    answer = stage.tool().asks(type="status")
+    (console,) = [console for packet in answer for console in packet.get("consoles", [])]
+    assert list(console) == [
+        *(
+            "id",
+            "uuid",
+            "label",
+            "name",
+            "state",
+            "since",
+            "last_seen",
+            "peer",
+            "tls",
+            "port",
+            "socket",
+            "log",
+        ),
+        *("worker", "bytes_in", "bytes_out", "not_logged", "in_doubt", "log_trouble", "quarantined"),
+        *("parked_until", "bios_uuid", "location_uuid", "line", "moves", "lock", "clients"),
+    ]
+    config, known = stage.master.config, stage.console
+    assert (console["id"], console["uuid"], console["state"]) == (known.id, known.id, "connected")
+    assert console["socket"] == str(config.dirs.run / f"{known.id}.sock")
+    assert console["log"] == str((config.log.dir or Path()) / f"{known.id}.log")
+
+
+def test_a_turn_of_the_master_tells_no_more_of_a_list_than_its_time_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+
+    def slow(count: int) -> Iterator[Optional[dict[str, Any]]]:
+        nonlocal now
+        for number in range(count):
+            now += 0.25
+            yield {"number": number} if number % 2 else None
+
+    monkeypatch.setattr(toolserver, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(toolserver, "TURN", 1.0)
+    lengths, numbers, before = [], [], 0.0
+    for packet in toolserver.listed("who", "clients", slow(100)):
+        lengths.append(now - before)
+        now += 50.0  # others have their turn
+        before = now
+        assert packet is not None
+        assert isinstance(packet[0], bytes)
+        numbers += [each["number"] for each in json.loads(packet[0])["clients"]]
+    assert numbers == list(range(1, 100, 2))
+    assert lengths == [1.0] * 25 + [0.0]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -172,6 +235,8 @@ def test_status_of_one_console_tells_of_that_one_only(stage: ToolStage) -> None:
         {"type": "attach", "console": "web01", "mode": "rwx"},
         {"type": "attach", "console": "web01", "replay": -1},
         {"type": "status", "console": []},
+        {"type": "status", "fields": "id"},
+        {"type": "status", "fields": ["id", []]},
         {"type": "status", "more": 1},
         {"type": "nonsense"},
         {"type": "x" * 60000},

@@ -11,16 +11,16 @@ that both are the same user's; root may act for everybody.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
 from vspcd.core.access import EXCLUSIVE, LOCK, LOCKED, RO, RW
 from vspcd.core.names import Ambiguous, NotFound, found, resolve, visible
 from vspcd.core.rights import ADMINISTER, RIGHTS, TAKE_OVER, WATCH, WRITE, Who
 from vspcd.locks import REASON_LIMIT, WORDS, typed_last
-from vspcd.proto.control import QUOTED, Message, packed
+from vspcd.proto.control import QUOTED, Message
 from vspcd.table import ClientRecord, Console
-from vspcd.toolserver import Answer, Refusal
+from vspcd.toolserver import Answer, Refusal, listed
 from vspcd.unix.page import HEAD
 
 if TYPE_CHECKING:
@@ -112,11 +112,9 @@ class People:
         """Everybody on a console, or on all that the asker may watch."""
         rights, query = self._locks.rights, message["console"]
         consoles = list(self._table.consoles.values()) if query is None else [self.find(query, who)]
-        seen = rights.those(who, (each for each in consoles if each.clients), WATCH)
-        packets = list(packed(each for console in seen for each in present(console))) or [[]]
-        for clients in packets[:-1]:
-            yield {"type": "who", "clients": clients}, []
-        yield {"type": "who", "clients": packets[-1], "end": True}, []
+        visible = rights.has(who, WATCH)
+        yield from listed("who", "clients", _all_present(consoles, visible))
+        yield {"type": "who", "clients": [], "end": True}, []
 
     def lock(self, message: Message, who: Who) -> Answer:
         """Nobody else may type from now on."""
@@ -204,6 +202,17 @@ class People:
         self._audit.did("kick", who, console, client=number, whom=client.who.name, reason=reason)
         self._master.attachments.send_away(console, client, why)
         yield done(f"client {number} of {visible(console.shown)} has to leave"), []
+
+
+def _all_present(
+    consoles: Iterable[Console], visible: Callable[[Console], bool]
+) -> Iterator[Optional[dict[str, Any]]]:
+    """Everybody on those of these consoles, when it is their turn; None: a console of which nobody is told."""
+    for console in consoles:
+        if console.clients and visible(console):
+            yield from list(present(console))
+        else:
+            yield None
 
 
 def present(console: Console) -> Iterator[dict[str, Any]]:

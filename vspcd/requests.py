@@ -2,8 +2,7 @@
 
 Does: answers status, attach, forget, unpark, reload, upgrade and stop; ``vspcd.people`` answers the rest.
 Owns: nothing.
-Never: asks a worker for its figures (they are in its page), reads /proc for thousands of processes (the tool
-does).
+Never: knows what is told of a console (``vspcd.descriptions`` does), or stays long with a list.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from vspcd.attachments import Objection, Wish
 from vspcd.config import ConfigError
 from vspcd.core.access import MODES, RW
 from vspcd.core.rights import ADMINISTER, WATCH, Who
-from vspcd.locks import shown
+from vspcd.descriptions import Description
 from vspcd.people import People, done, reason_of
 from vspcd.portmap.base import Entry
 from vspcd.portmap.ports import LAST_PORT
@@ -29,9 +28,7 @@ from vspcd.proto.errors import PeerError
 from vspcd.proto.vmware_codes import NAME_LIMIT, format_uuid, parse_uuid
 from vspcd.renewal import renewal
 from vspcd.table import Console
-from vspcd.toolserver import Answer, Refusal
-from vspcd.unix.logdoubt import Doubts, trouble_of
-from vspcd.unix.page import HEAD, NOT_LOGGED
+from vspcd.toolserver import Answer, Refusal, listed
 from vspcd.upgrade import version_on_disk
 
 if TYPE_CHECKING:
@@ -69,18 +66,22 @@ class Requests:
     def status(self, message: Message, who: Who) -> Answer:
         """The daemon's state, then the consoles that the asker may watch, then the VMs that were refused."""
         wanted, rights = message["console"], self._master.locks.rights
+        description = self._description(message["fields"])
         known = self._supervisor.table.consoles.values()
         chosen = [self._people.find(wanted, who)] if wanted is not None else list(known)
-        chosen = rights.those(who, chosen, WATCH)
+        visible = rights.has(who, WATCH)
         yield self._daemon(), []
-        for some in _batches(chosen):
-            for consoles in packed(self._described(console) for console in some):
-                yield {"type": "consoles", "consoles": consoles}, []
+        consoles = (description.of(console) if visible(console) else None for console in chosen)
+        yield from listed("consoles", "consoles", consoles)
         refusals = self._claims.admission.refusals() if rights.overall(who) >= WATCH else []
-        *before, last = list(packed(refusals)) or [[]]
-        for refused in before:
-            yield {"type": "refused", "refused": refused}, []
-        yield {"type": "refused", "refused": last, "end": True}, []
+        yield from listed("refused", "refused", refusals)
+        yield {"type": "refused", "refused": [], "end": True}, []
+
+    def _description(self, fields: Optional[list[Any]]) -> Description:
+        """How consoles are described to whoever wants these fields. Raises Refusal."""
+        if fields is not None and not all(isinstance(field, str) for field in fields):
+            raise Refusal("bad-request", "the fields of a console are texts")
+        return Description(self._supervisor.config, fields)
 
     def _daemon(self) -> dict[str, Any]:
         table = self._supervisor.table
@@ -99,40 +100,6 @@ class Requests:
                 "workers": len(table.workers),
                 "pending": self._claims.admission.pending,
             },
-        }
-
-    def _described(self, console: Console) -> dict[str, Any]:
-        config = self._supervisor.config
-        bytes_in, bytes_out = console.counted()
-        log = None if config.log.dir is None else str(config.log.dir / f"{console.id}.log")
-        worker = console.worker
-        return {
-            "id": console.id,
-            "uuid": format_uuid(console.uuid),
-            "label": console.label or None,
-            "name": console.name,
-            "state": _state(console),
-            "since": console.since,
-            "last_seen": console.last_seen if console.leg is None else time.time(),
-            "peer": None if console.leg is None else console.leg.peer,
-            "tls": console.leg is not None and console.leg.secured,
-            "port": console.port if console.port_open else None,
-            "socket": None if console.unix is None else str(config.dirs.run / f"{console.id}.sock"),
-            "log": log,
-            "worker": None if worker is None else {"pid": worker.pid, "uss": None, "cpu": None},
-            "bytes_in": bytes_in,
-            "bytes_out": bytes_out,
-            "not_logged": 0 if worker is None else worker.page.words[NOT_LOGGED],
-            "in_doubt": 0 if worker is None else Doubts(worker.page).bytes,
-            "log_trouble": None if worker is None else trouble_of(worker.page) or None,
-            "quarantined": console.quarantined,
-            "parked_until": time.time() + console.parked_for if console.parked_for else None,
-            "bios_uuid": console.bios_uuid,
-            "location_uuid": console.location_uuid,
-            "line": console.line,
-            "moves": console.moves,
-            "lock": shown(console.lock),
-            "clients": _clients(console),
         }
 
     def attach(self, message: Message, who: Who) -> Answer:
@@ -154,8 +121,7 @@ class Requests:
         if isinstance(found, Objection):
             theirs.close()
             raise Refusal(found.code, found.text)
-        described = self._described(console)
-        facts = {key: described[key] for key in ("id", "uuid", "label", "name", "state", "lock")}
+        facts = Description(config, ("id", "uuid", "label", "name", "state", "lock")).of(console)
         facts.update(client=found.number, mode=found.mode)
         yield {"type": "attached", **facts, "end": True}, [theirs]
 
@@ -267,31 +233,7 @@ def outcome_of(entry: Entry, console: Optional[Console], port: int) -> str:
     return f"taken over, but something else has port {entry.port}"
 
 
-def _state(console: Console) -> str:
-    if console.leg is not None:
-        return "connected"
-    return "parked" if console.parked_for else "waiting"
-
-
 def _batches(consoles: list[Each]) -> Iterator[list[Each]]:
     """A few at a time, so that others have their turn in between."""
     for at in range(0, len(consoles), CONSOLES_AT_ONCE):
         yield consoles[at : at + CONSOLES_AT_ONCE]
-
-
-def _clients(console: Console) -> list[dict[str, Any]]:
-    if console.worker is None:
-        return []
-    figures = console.worker.page.clients()
-    head = console.worker.page.words[HEAD]
-    return [
-        {
-            "id": client.number,
-            "kind": client.kind,
-            "from": client.origin,
-            "mode": client.mode,
-            "lag": max(0, head - figures[client.number].cursor) if client.number in figures else None,
-            "since": client.since,
-        }
-        for client in console.clients.values()
-    ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from typing import Any, Optional
 
@@ -116,7 +117,7 @@ class Console:
     earlier_in: int = 0
     earlier_out: int = 0
 
-    @property
+    @cached_property
     def id(self) -> str:
         """``uuid`` or ``uuid.label``, as people see it."""
         return format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
@@ -160,12 +161,15 @@ class Console:
             self.location_uuid,
         )
 
-    def counted(self) -> tuple[int, int]:
-        """Console bytes from and to the VM since the daemon started."""
-        if self.worker is None:
-            return self.earlier_in, self.earlier_out
-        words = self.worker.page.words
-        return self.earlier_in + words[BYTES_IN], self.earlier_out + words[BYTES_OUT]
+    @property
+    def bytes_in(self) -> int:
+        """Console bytes from the VM since the daemon started."""
+        return self.earlier_in + (0 if self.worker is None else self.worker.page.words[BYTES_IN])
+
+    @property
+    def bytes_out(self) -> int:
+        """Console bytes to the VM since the daemon started."""
+        return self.earlier_out + (0 if self.worker is None else self.worker.page.words[BYTES_OUT])
 
 
 def console_of(entry: Entry) -> Console:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from typing import Any, Callable, Optional
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Callable, Optional, Union
 
 from vspcd import peers
 from vspcd.core.rights import Who
@@ -23,17 +24,21 @@ from vspcd.unix import listen
 from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
-from vspcd.unix.loop import Loop
+from vspcd.unix.loop import Loop, Timer
 
 NAME = "control.sock"
 CONVERSATIONS = 200
-SLOW_READER = 0.02
+LOOK_AGAIN = 0.02  # seconds until an answer that was not there yet
 READ_WITHIN = 60.0
 TEXT_LIMIT = 8000  # characters; a packet has room for them whatever they are
 
-Packet = tuple[dict[str, Any], list[socket.socket]]
+TURN = 0.001
+"""Seconds that a turn of the loop may spend on telling a list, however long it is."""
+
+Packet = tuple[Union[dict[str, Any], bytes], list[socket.socket]]
 Answer = Iterator[Optional[Packet]]
-"""Packets with the sockets that go with them; None: not yet. The last one has ``end`` set."""
+"""Packets with the sockets that go with them; None: not yet. The last one has ``end`` set; bytes are one before it that
+is encoded already."""
 
 Handlers = Mapping[str, Callable[[Message, Who], Answer]]
 """By request: called with the message and who asks."""
@@ -133,7 +138,7 @@ class Conversation:
         self._answer: Optional[Answer] = None
         self._request: Message = {}
         self._waiting = False
-        self._unread = 0  # how often it was looked whether the tool has read
+        self._patience: Optional[Timer] = None  # with a tool that does not read
         self._channel = Channel(sock)
         self._channel.serve(loop, self._received, self.close)
 
@@ -175,7 +180,6 @@ class Conversation:
         if self._channel.backlog:
             self._wait_for_reader()
             return
-        self._unread = 0
         try:
             following = next(self._answer)
         except Refusal as refusal:
@@ -184,7 +188,7 @@ class Conversation:
             following = (refusal_packet("too-big", f"the answer cannot be told: {error}"), [])
         self._waiting = following is None
         if following is None:
-            self._loop.call_later(SLOW_READER, self._continue)
+            self._loop.call_later(LOOK_AGAIN, self._continue)
             return
         packet, socks = following
         try:
@@ -195,7 +199,7 @@ class Conversation:
         finally:
             for sock in socks:
                 sock.close()
-        if packet.get("end"):
+        if isinstance(packet, dict) and packet.get("end"):
             answer, self._answer = self._answer, None
             # What an answer does after its last packet, it does when that packet is out.
             self._loop.call_later(0, lambda: _finish(answer))
@@ -203,15 +207,22 @@ class Conversation:
             self._loop.call_later(0, self._continue)
 
     def _wait_for_reader(self) -> None:
-        self._unread += 1
-        if self._unread * SLOW_READER > READ_WITHIN:
-            self.close()
-        else:
-            self._loop.call_later(SLOW_READER, self._continue)
+        self._patience = self._loop.call_later(READ_WITHIN, self.close)
+        self._channel.when_room(self._has_read)
+
+    def _has_read(self) -> None:
+        self._end_patience()
+        self._loop.call_later(0, self._continue)
+
+    def _end_patience(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
 
     def close(self) -> None:
         """The tool has gone, or has to go."""
         self._answer = None
+        self._end_patience()
         self._channel.close()
         self._over(self)
 
@@ -226,6 +237,20 @@ def refusal_packet(code: str, text: str) -> dict[str, Any]:
     if len(text) > TEXT_LIMIT:
         text = f"{text[:TEXT_LIMIT]}..."
     return {"type": "error", "code": code, "message": text, "end": True}
+
+
+def listed(kind: str, key: str, items: Iterable[Optional[dict[str, Any]]]) -> Answer:
+    """Packets with a list each: as many items as one takes, or as are found within TURN. None is left out."""
+    listing, until = control.Listing(kind, key), time.monotonic() + TURN
+    for item in items:
+        text = b"" if item is None else control.encoded(item)
+        fits = not text or listing.take(text)
+        if not fits or time.monotonic() >= until:
+            yield listing.packet(), []
+            until = time.monotonic() + TURN
+        if not fits:
+            listing.take(text)
+    yield listing.packet(), []
 
 
 def refused(code: str, text: str) -> Answer:

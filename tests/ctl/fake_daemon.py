@@ -101,7 +101,13 @@ class Daemon:
         connection.send(control.encode({"type": "error", "code": code, "message": message, "end": True}))
 
     def _on_status(self, connection: socket.socket, request: dict[str, Any]) -> None:
+        fields = request["fields"]
+        if fields is not None and self._status.get("old"):
+            self._refuse(connection, "bad-request", "status with the unknown field 'fields'")
+            return
         consoles = [self._find(request["console"])] if request.get("console") else self._consoles
+        if fields is not None:
+            consoles = [{key: each[key] for key in fields if key in each} for each in consoles]
         packets = [{"type": "status", **self._status}]
         for at in range(0, len(consoles), PACKED):
             packets.append({"type": "consoles", "consoles": consoles[at : at + PACKED]})

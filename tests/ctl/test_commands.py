@@ -78,7 +78,7 @@ def test_a_daemon_that_says_nothing_is_given_up(tmp_path: Path) -> None:
         listener.bind(path)
         listener.listen(1)
         code = (
-            "import sys; from vspcd.ctl import client; client.Client.__init__.__defaults__ = (0.3,)\n"
+            "import sys; from vspcd.ctl import client; client.ANSWER_DEADLINE = 0.3\n"
             "from vspcd.ctl.main import main; sys.exit(main(sys.argv[1:]))"
         )
         done = subprocess.run(

@@ -290,6 +290,25 @@ def test_connections_over_tls_are_counted_and_marked(daemons: Daemons) -> None:
     assert [" 10.1.2.3:55555 tls " in line for line in shown.splitlines()[-2:]] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["status"], " connected "),
+        (["list"], "\tconnected\t50001\n"),
+        (["_names"], "web01\n"),
+        (["doctor"], "1 of 1 known VMs are connected"),
+        (["top", "--once"], "web01"),
+        (["broadcast", "--dry-run", "web*", "x"], "web01: would be typed to"),
+    ],
+)
+def test_an_older_daemon_that_tells_all_fields_or_none_is_understood(
+    daemons: Daemons, words: list[str], shown: str
+) -> None:
+    answer = daemons(console(1, "web01"), old=True).ctl(*words)
+    assert shown in answer.stdout, answer.stderr
+    assert "fields" not in answer.stderr
+
+
 def as_json(daemon: Daemon, *words: str) -> Any:
     return json.loads(daemon.ctl("status", "--json", *words).stdout)
 

@@ -251,3 +251,37 @@ def test_a_session_that_grows_when_it_is_said_again_is_refused() -> None:
     packet = b'{"type":"session","leg":1,"move":null,"session":{"a":[' + numbers + b"1]}}"
     with pytest.raises(PeerError, match="session with a session of 9"):
         check(decode(packet), WORKER, OWNER, 0)
+
+
+def test_a_listing_says_what_the_message_with_that_list_says() -> None:
+    items = [{"id": "web01", "n": 1.5, "none": None}, {"id": "\ud800\u20ac", "in": [{}]}]
+    listing = control.Listing("who", "clients")
+    assert all(listing.take(control.encoded(item)) for item in items)
+    assert listing.packet() == control.encode({"type": "who", "clients": items})
+    assert listing.packet() == control.encode({"type": "who", "clients": []})
+
+
+def test_a_listing_takes_as_much_as_a_packet_holds_and_then_begins_anew() -> None:
+    listing, item = control.Listing("consoles", "consoles"), control.encoded("x" * 1000)
+    taken = 0
+    while listing.take(item):
+        taken += 1
+    packet = listing.packet()
+    assert taken >= 50
+    assert len(packet) <= PACKET_LIMIT
+    assert len(decode(packet)["consoles"]) == taken
+    assert listing.take(item)
+
+
+def test_a_listing_refuses_an_item_that_no_packet_holds() -> None:
+    listing = control.Listing("consoles", "consoles")
+    assert listing.take(b'"' + b"x" * (control.ROOM - 3) + b'"')
+    with pytest.raises(LocalError):
+        listing.take(b"x" * control.ROOM)
+
+
+def test_a_listing_takes_no_second_item_when_both_together_do_not_fit() -> None:
+    listing = control.Listing("consoles", "consoles")
+    assert listing.take(control.encoded("x" * 40000))
+    assert not listing.take(control.encoded("x" * 40000))
+    assert len(decode(listing.packet())["consoles"]) == 1

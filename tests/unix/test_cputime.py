@@ -31,3 +31,8 @@ def test_a_process_that_has_gone_has_no_time_and_no_state() -> None:
         os._exit(0)
     assert status_of(pid) == 0
     assert (cputime.of_process(pid), cputime.state_of(pid)) == (0.0, "")
+    assert cputime.known_of(pid) is None
+
+
+def test_a_number_that_no_process_can_have_has_no_time() -> None:
+    assert cputime.known_of(1 << 30) is None

@@ -5,8 +5,6 @@ Owns no console. Never trusts a name: it is data that a stranger wrote.
 
 from __future__ import annotations
 
-import bisect
-import difflib
 import re
 from collections.abc import Iterable, Sequence
 from typing import Callable, Optional, Protocol, TypeVar
@@ -135,6 +133,8 @@ def _described(console: Named) -> str:
 
 
 def _suggestions(query: str, known: Iterable[Named]) -> list[str]:
+    import difflib  # a command that has found its console does without
+
     # A full comparison of 16,000 names takes a second. The likely ones begin or end like the query, and
     # stand beside it in the order of the names, or of the names read backwards.
     names = {console.name for console in known if console.name}
@@ -144,8 +144,10 @@ def _suggestions(query: str, known: Iterable[Named]) -> list[str]:
 
 
 def _neighbours(query: str, names: Iterable[str]) -> list[str]:
+    from bisect import bisect
+
     ordered = sorted(names)
-    at = bisect.bisect(ordered, query)
+    at = bisect(ordered, query)
     return ordered[max(0, at - COMPARED_LIMIT) : at + COMPARED_LIMIT]
 
 

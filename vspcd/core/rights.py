@@ -96,11 +96,14 @@ class Rights:
 
     def those(self, who: Who, consoles: Iterable[Console], right: int) -> list[Console]:
         """Those of the consoles on which somebody has this right: ``on``, for many at a time."""
+        return list(filter(self.has(who, right), consoles))
+
+    def has(self, who: Who, right: int) -> Callable[[Named], bool]:
+        """What tells of a console whether somebody has this right on it: for many, a few at a time."""
         blanket = self._without_rules(who)
         if blanket is not None:
-            return list(consoles) if blanket >= right else []
-        chosen = Chosen(rule.consoles for rule in self._rules_for(who) if rule.may >= right)
-        return [console for console in consoles if chosen.has(console)]
+            return lambda _: blanket >= right
+        return Chosen(rule.consoles for rule in self._rules_for(who) if rule.may >= right).has
 
     def _highest(self, who: Who, fits: Callable[[Rule], bool]) -> int:
         blanket = self._without_rules(who)

@@ -23,6 +23,7 @@ from vspcd.ctl.outcome import Outcome, told
 from vspcd.ctl.send import STDIN, wanted
 from vspcd.ctl.status import Record, shown_name
 
+FIELDS = (*status.NAMED, "state")
 ASKED_ABOUT = 10  # names that the question lists
 
 
@@ -66,7 +67,9 @@ def _broadcast(arguments: Namespace) -> Outcome:
 def _meant(path: str, pattern: str) -> list[Record]:
     """The consoles with a VM, by name. Raises Failure when there are none."""
     patterns = pattern.split(",")
-    meant = [each for each in status.fetch(path)["consoles"] if matches(patterns, _Named(each))]
+    meant = [
+        each for each in status.fetch(path, fields=FIELDS)["consoles"] if matches(patterns, _Named(each))
+    ]
     ready = sorted((each for each in meant if each["state"] == "connected"), key=shown_name)
     if not ready:
         hint = None if not meant else f"{len(meant)} fit, and have no VM"

@@ -223,7 +223,8 @@ def _checked(data: bytes) -> Message:
         raise Failure(f"the daemon's answer was not understood: {error}", FAILED) from None
     if packet["type"] == "error":
         text = said(packet) or "the daemon refused without a reason"
-        raise Failure(text, DAEMON_CODES.get(str(packet.get("code")), FAILED))
+        code = str(packet.get("code"))
+        raise Failure(text, DAEMON_CODES.get(code, FAILED), code=code)
     return packet
 
 

@@ -26,7 +26,7 @@ STOP_DEADLINE = 30.0
 
 def list_consoles(arguments: Namespace) -> int:
     """One line per console, fields separated by tabs: name, id, state, port."""
-    consoles = status.fetch(_path(arguments))["consoles"]
+    consoles = status.fetch(_path(arguments), fields=("id", "name", "label", "state", "port"))["consoles"]
     lines = [
         "\t".join(
             (status.shown_name(c), str(c["id"]), visible(str(c["state"])), str(c.get("port") or "-")),
@@ -40,7 +40,7 @@ def list_consoles(arguments: Namespace) -> int:
 def list_names(arguments: Namespace) -> int:
     """What can stand for a console on a command line: its name when it is unique and plain, else its id."""
     try:
-        consoles = status.fetch(_path(arguments))["consoles"]
+        consoles = status.fetch(_path(arguments), fields=("id", "name", "label"))["consoles"]
     except Failure as failure:
         return failure.exit_code
     seen: dict[str, int] = {}

@@ -27,10 +27,14 @@ DEFAULT_PORT = 13370
 DAY = 86400
 DAYS_WARNED = 30
 SHOWN = 10
+FIELDS = (
+    *(*status.NAMED, "state", "since", "last_seen", "peer"),
+    *("log_trouble", "quarantined", "parked_until"),
+)
 
 
 def run(arguments: Namespace) -> int:
-    answer = status.fetch(socket_path(arguments.socket, arguments.root))
+    answer = status.fetch(socket_path(arguments.socket, arguments.root), fields=FIELDS)
     findings = list(_findings(answer, arguments.name, arguments.host))
     if arguments.json:
         print(json.dumps({"findings": [each._asdict() for each in findings]}, indent=2))

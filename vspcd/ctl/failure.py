@@ -49,8 +49,12 @@ DAEMON_CODES = {
 class Failure(Exception):
     """A command cannot do what it was asked: the message for people and the exit code for scripts."""
 
-    def __init__(self, message: str, exit_code: int = FAILED, hint: Optional[str] = None) -> None:
+    def __init__(
+        self, message: str, exit_code: int = FAILED, hint: Optional[str] = None, code: Optional[str] = None
+    ) -> None:
+        """``code``: the daemon's word for it, if the daemon has refused."""
         super().__init__(message)
+        self.code = code
         self.message = message
         self.exit_code = exit_code
         self.hint = hint

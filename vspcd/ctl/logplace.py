@@ -11,7 +11,8 @@ import os
 import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Optional
+from types import MappingProxyType
+from typing import NamedTuple, Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve, visible
 from vspcd.ctl import status
@@ -21,6 +22,7 @@ from vspcd.ctl.failure import DENIED, FAILED, NO_CONSOLE, NO_DAEMON, Failure
 QUERY_DEADLINE = 3.0
 SYSTEM_CONFIG = "/etc/vspcd/vspcd.yaml"
 BY_NAME = "by-name"
+NOTHING_TOLD: Mapping[str, str] = MappingProxyType({})
 
 _STEM = re.compile(
     r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?:\.([A-Za-z0-9_-]{1,32}))?\.log(?:\.(\d{1,6}))?",
@@ -118,22 +120,19 @@ def folders_and_logs(arguments: Namespace, early: bool = False) -> tuple[list[st
 
     ``early``: a directory may still be to come.
     """
-    told: list[dict[str, Any]] = []
+    told: list[status.Record] = []
     if not (arguments.dir or arguments.config):
         try:
-            with Client(socket_path(arguments.socket, arguments.root), QUERY_DEADLINE) as client:
-                packets = client.ask({"type": "status"})
+            path = socket_path(arguments.socket, arguments.root)
+            told = status.fetch(path, fields=("id", "name", "log"), deadline=QUERY_DEADLINE)["consoles"]
         except Failure:
             pass  # The files are there without it.
-        else:
-            told = [console for packet in packets for console in packet.get("consoles") or ()]
     folders = sorted({os.path.dirname(str(console["log"])) for console in told if console.get("log")})
     folders = folders or [_directory(arguments)]
-    names = {str(console["id"]): console.get("name") for console in told}
+    names = {str(console["id"]): str(console["name"]) for console in told if console.get("name")}
     there = [folder for folder in folders if not early or os.path.exists(folder)]
-    found = [each for folder in there for each in _logged(folder)]
-    renamed = [each._replace(name=names.get(each.id) or each.name) for each in found]
-    return folders, sorted(renamed, key=lambda each: (each.shown, each.id))
+    found = [each for folder in there for each in _logged(folder, names)]
+    return folders, sorted(found, key=lambda each: (each.shown, each.id))
 
 
 def is_pattern(query: str) -> bool:
@@ -168,19 +167,25 @@ def _from_directory(query: str, directory: str) -> str:
         raise Failure(str(error), NO_CONSOLE) from None
 
 
-def _logged(directory: str) -> list[Logged]:
-    """The consoles that have a log in this directory, with the names that their links tell."""
+def _logged(directory: str, told: Mapping[str, str] = NOTHING_TOLD) -> list[Logged]:
+    """The consoles that have a log in this directory, with the names that were told, else with their links'."""
     try:
         files = os.listdir(directory)
     except PermissionError:
         raise Failure(f"permission denied on {directory}", DENIED) from None
     except OSError as error:
         raise Failure(f"no logs in {directory}: {error.strerror}", NO_CONSOLE) from None
-    names = link_names(directory)
     found: dict[tuple[str, str], list[int]] = {}
     for match in filter(None, map(_STEM.fullmatch, files)):
         found.setdefault((match[1], match[2]), []).extend([int(match[3])] if match[3] else [])
-    return [at_stem(directory, *ids, names, numbers) for ids, numbers in sorted(found.items(), key=str)]
+    # Of a thousand consoles, to read the links takes as long as to look for their files.
+    links = {} if all(_stem(*ids) in told for ids in found) else link_names(directory)
+    consoles = [at_stem(directory, *ids, links, numbers) for ids, numbers in sorted(found.items(), key=str)]
+    return [each._replace(name=told.get(each.id, each.name)) for each in consoles]
+
+
+def _stem(uuid: str, label: str) -> str:
+    return f"{uuid}.{label}" if label else uuid
 
 
 def stem_of(file: str) -> Optional[tuple[str, str]]:
@@ -191,7 +196,7 @@ def stem_of(file: str) -> Optional[tuple[str, str]]:
 
 def at_stem(directory: str, uuid: str, label: str, names: Mapping[str, str], rotated: list[int]) -> Logged:
     """The console whose log files have this beginning."""
-    stem = f"{uuid}.{label}" if label else uuid
+    stem = _stem(uuid, label)
     name = names.get(stem)
     if name and label and name.endswith(f".{label}"):
         name = name[: -len(label) - 1]

@@ -14,7 +14,6 @@ from typing import NamedTuple, Optional
 
 from vspcd.ctl.failure import NO_CONSOLE, USAGE, Failure
 from vspcd.ctl.segments import Place, Segments
-from vspcd.ctl.times import parse_moment
 
 
 class Times(NamedTuple):
@@ -64,6 +63,8 @@ def _boot(segments: Segments, number: int) -> Range:
 def _moment(text: Optional[str], option: str, now: float) -> Optional[float]:
     if text is None:
         return None
+    from vspcd.ctl.times import parse_moment
+
     try:
         return parse_moment(text, now)
     except ValueError as error:

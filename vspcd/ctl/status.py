@@ -8,21 +8,30 @@ Never: lays out anything for people; overview and details do.
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional
 
 from vspcd.core.names import Ambiguous, NotFound, resolve, visible
 from vspcd.ctl import table, usage
-from vspcd.ctl.client import Client, socket_path
+from vspcd.ctl.client import ANSWER_DEADLINE, Client, socket_path
 from vspcd.ctl.failure import NO_CONSOLE, OK, Failure
+from vspcd.unix import cputime
 
 MEASURED_LIMIT = 50
 """Workers whose memory is read without --memory: it costs the kernel half a millisecond each."""
 
 Record = dict[str, Any]
+
+NAMED = ("id", "uuid", "label", "name")
+"""What names a console."""
+
+FIELDS = (
+    *(*NAMED, "state", "since", "peer", "tls", "port", "worker", "bytes_in", "bytes_out", "clients"),
+    *("not_logged", "log_trouble", "quarantined", "parked_until"),
+)
+"""What the overview tells of a console."""
 
 
 class Named(NamedTuple):
@@ -35,10 +44,13 @@ class Named(NamedTuple):
 
 
 def run(arguments: Namespace) -> int:
-    status = fetch(socket_path(arguments.socket, arguments.root), arguments.name)
+    fields = None if arguments.json or arguments.name else FIELDS
+    status = fetch(socket_path(arguments.socket, arguments.root), arguments.name, fields)
     add_usage(status["consoles"], measure_all=arguments.memory)
     if arguments.json:
-        print(json.dumps(status, indent=2))
+        from vspcd.ctl.indented import indented
+
+        print(indented(status))
         return OK
     width, colours = table.terminal_width(1), table.colours_wanted(1)
     lines = _lines(status, width, one_console=bool(arguments.name))
@@ -52,11 +64,20 @@ def _lines(status: Record, width: Optional[int], one_console: bool) -> Iterable[
     return details.lines(status["consoles"][0], width) if one_console else overview.lines(status, width)
 
 
-def fetch(path: str, name: Optional[str] = None) -> Record:
-    """The status as one object, the packets' lists joined; with the console ``name`` alone if given."""
+def fetch(
+    path: str,
+    name: Optional[str] = None,
+    fields: Optional[Sequence[str]] = None,
+    deadline: float = ANSWER_DEADLINE,
+) -> Record:
+    """The status as one object, the packets' lists joined; with the console ``name`` alone if given.
+
+    ``fields``: what is needed of each console, ``id`` among it; None: everything. A daemon of another version may tell
+    more, or leave out what it does not know.
+    """
     status: Record = {"consoles": [], "refused": []}
-    with Client(path) as client:
-        for packet in client.ask({"type": "status", **({"console": name} if name else {})}):
+    with Client(path, deadline) as client:
+        for packet in _answer(client, {"console": name} if name else {}, fields):
             for key, value in packet.items():
                 if key in ("consoles", "refused"):
                     status[key] += value
@@ -67,6 +88,18 @@ def fetch(path: str, name: Optional[str] = None) -> Record:
     if name and len(status["consoles"]) != 1:
         status["consoles"] = [find(name, status["consoles"])]
     return status
+
+
+def _answer(client: Client, request: Record, fields: Optional[Sequence[str]]) -> list[Record]:
+    """The packets. An older daemon that knows of no ``fields`` is asked for everything."""
+    request = {"type": "status", **request}
+    if fields is not None:
+        try:
+            return client.ask({**request, "fields": list(fields)})
+        except Failure as failure:
+            if failure.code != "bad-request":
+                raise
+    return client.ask(request)
 
 
 def find(query: str, consoles: Iterable[Record]) -> Record:
@@ -88,8 +121,9 @@ def add_usage(consoles: list[Record], measure_all: bool) -> None:
     for console in consoles:
         pid = (console.get("worker") or {}).get("pid")
         memory = usage.unique_memory(pid) if pid and measure else None
-        processor = usage.processor_time(pid) if pid else None
-        console["worker"] = {**(console.get("worker") or {}), "pid": pid, "uss": memory, "cpu": processor}
+        processor = cputime.known_of(pid) if pid else None
+        cpu = None if processor is None else round(processor, 3)
+        console["worker"] = {**(console.get("worker") or {}), "pid": pid, "uss": memory, "cpu": cpu}
 
 
 def shown_name(console: Record) -> str:

@@ -17,12 +17,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Callable, NamedTuple, Optional
 
-from vspcd.ctl import status, table, usage
+from vspcd.ctl import status, table
 from vspcd.ctl.client import socket_path
 from vspcd.ctl.failure import OK
+from vspcd.unix import cputime
 
 ONCE_INTERVAL, LIVE_INTERVAL = 1.0, 2.0
 SHORTEST = 0.1
+FIELDS = (*status.NAMED, "state", "bytes_in", "bytes_out", "clients", "worker")
 
 COLUMNS = (
     table.Column("NAME", short=16),
@@ -110,9 +112,9 @@ def run(arguments: Namespace) -> int:
 
 def sample(path: str) -> Sample:
     """Ask the daemon and look at its processes. Raises Failure."""
-    answer = status.fetch(path)
+    answer = status.fetch(path, fields=FIELDS)
     pids = [answer.get("pid"), *((console.get("worker") or {}).get("pid") for console in answer["consoles"])]
-    used = {pid: usage.processor_time(pid) for pid in pids if pid}
+    used = {pid: cputime.known_of(pid) for pid in pids if pid}
     return Sample(time.monotonic(), answer, {pid: cpu for pid, cpu in used.items() if cpu is not None})
 
 

@@ -1,4 +1,4 @@
-"""What a worker process costs: its own memory and its processor time, read from /proc.
+"""What a worker process has of memory for itself, read from /proc.
 
 Owns: nothing.
 Never: fails on a process that is gone or hidden; that is None.
@@ -18,13 +18,6 @@ def unique_memory(pid: int) -> Optional[int]:
     text = _read(f"/proc/{pid}/smaps_rollup")
     lines = [line.split() for line in (text or "").splitlines() if line.startswith(_PRIVATE)]
     return sum(int(fields[1]) for fields in lines) * 1024 if lines else None
-
-
-def processor_time(pid: int) -> Optional[float]:
-    """The seconds of processor time that this process has used so far."""
-    text = _read(f"/proc/{pid}/stat")
-    fields = text.rpartition(")")[2].split() if text else []
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if len(fields) > 12 else None
 
 
 def _read(path: str) -> Optional[str]:

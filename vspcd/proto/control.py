@@ -51,6 +51,7 @@ _OPTIONAL_TEXT = (str, type(None))
 _OPTIONAL_FACTS = (dict, type(None))
 _OPTIONAL_NUMBER = (int, type(None))
 _OPTIONAL_BOOL = (bool, type(None))
+_OPTIONAL_LIST = (list, type(None))
 _NUMBER = (int, float)
 _OWNER = frozenset({OWNER, LEAVING})
 _CLIENT_THAT_STAYS = Rule(  # to the heir of its worker, or to a master who does not know it yet
@@ -206,7 +207,9 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "pong": Rule({}),
     },
     TOOL: {
-        "status": Rule({"console": _OPTIONAL_TEXT}),
+        "status": Rule(
+            {"console": _OPTIONAL_TEXT, "fields": _OPTIONAL_LIST}
+        ),  # of a console; null: all there are
         "attach": Rule(
             {
                 "console": str,
@@ -300,6 +303,36 @@ def packed(items: Iterable[Any]) -> Iterator[list[Any]]:
         room -= size
     if packet:
         yield packet
+
+
+class Listing:
+    """A message of one list, filled item by item: each is encoded once. ``kind`` is the message's type, ``key`` the
+    list's name."""
+
+    def __init__(self, kind: str, key: str) -> None:
+        self._before = f'{{"type":"{kind}","{key}":['.encode()
+        self._items: list[bytes] = []
+        self._size = 0
+
+    def take(self, item: bytes) -> bool:
+        """Put in an item that is ``encoded``, if the packet has room. LocalError when no packet has."""
+        if len(item) >= ROOM:
+            raise LocalError(f"an item of {len(item)} bytes does not fit into a packet")
+        if self._size + len(item) + 1 > ROOM:
+            return False
+        self._items.append(item)
+        self._size += len(item) + 1
+        return True
+
+    def packet(self) -> bytes:
+        """The message with what it has taken, which is empty again."""
+        items, self._items, self._size = self._items, [], 0
+        return self._before + b",".join(items) + b"]}"
+
+
+def encoded(value: Any) -> bytes:
+    """A value as it stands in a packet."""
+    return _json(value)
 
 
 def size_of(value: Any) -> int:

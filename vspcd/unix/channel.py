@@ -82,13 +82,13 @@ class Channel:
         self._on_closed = on_closed
         loop.watch(self.fileno(), self._events(), self._ready)
 
-    def send(self, message: Message, fds: Iterable[int] = ()) -> None:
+    def send(self, message: Message | bytes, fds: Iterable[int] = ()) -> None:
         """Send now or as soon as the other side reads. Raises ChannelClosed when that will not happen, and OSError
-        when there is no descriptor left to keep a duplicate in.
+        when there is no descriptor left to keep a duplicate in. Bytes are a message that is encoded already.
 
         The descriptors stay the caller's: what cannot be sent at once is duplicated.
         """
-        data = control.encode(message)
+        data = message if isinstance(message, bytes) else control.encode(message)
         fds = list(fds)
         if self.sock.fileno() < 0:
             raise ChannelClosed("the channel is closed")

@@ -46,8 +46,8 @@ class Doubts:
     @property
     def open(self) -> Optional[Doubt]:
         """What the log does not tell of yet."""
-        doubt = Doubt(*self._page.get(LOG_DOUBT))
-        return doubt if doubt.until > self._page.get(LOG_DOUBTED)[0] else None
+        facts = self._page.get(LOG_DOUBT)
+        return Doubt(*facts) if facts[1] > self._page.get(LOG_DOUBTED)[0] else None
 
     def note(self, since: int, until: int, code: int) -> None:
         """The keeper: the disk has refused some of this."""
