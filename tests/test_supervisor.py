@@ -238,6 +238,20 @@ def test_a_worker_that_does_not_end_when_told_is_killed(
     stage.until(lambda: stage.killed(owner))
 
 
+def test_a_worker_that_has_ended_when_it_is_told_to_is_not_called_unreachable(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons: list[str] = []
+    owner, _ = stage.owner()
+    with monkeypatch.context() as patch:
+        patch.setattr(stage.supervisor, "kill", lambda _worker, reason: reasons.append(reason))
+        owner.close()
+        stage.supervisor.quit(owner.worker, "enough")
+    assert reasons == []
+    stage.dies(owner)
+    assert stage.table.workers == {}
+
+
 # Lies
 
 

@@ -113,12 +113,14 @@ class Supervisor:
 
     def tell(self, worker: Worker, message: dict[str, Any], *socks: socket.socket) -> bool:
         """Whether it was told; False when the system has no descriptor for that, or it does not fit into a packet. A
-        worker that cannot be reached is killed: who goes on for it when it is dead learns from the master's records.
+        worker that cannot be reached is killed, unless it has been told to end: who goes on for it when it is dead
+        learns from the master's records.
         """
         try:
             worker.channel.send(message, [sock.fileno() for sock in socks])
         except ChannelClosed as error:
-            self.kill(worker, f"unreachable: {error}")
+            if not worker.quitting:
+                self.kill(worker, f"unreachable: {error}")
         except (OSError, LocalError) as error:
             self._log.error("not-told", pid=worker.pid, message=message["type"], reason=str(error))
             return False
