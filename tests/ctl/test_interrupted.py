@@ -1,0 +1,73 @@
+"""Ctrl-C, whenever it comes: no traceback, and the exit code that shells give it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.ctl.conftest import ROOT, Daemon, environment
+from vspcd.ctl import failure, main
+
+
+def interrupted_in(module: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """vspcctl, interrupted when it imports this module."""
+    code = (
+        "import sys, vspcd.ctl.main\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {module!r}:\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "sys.exit(vspcd.ctl.main.main())\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-S", "-c", code, *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "module", ["signal", "typing", "argparse", "vspcd.ctl.failure", "vspcd.ctl.status", "socket"]
+)
+def test_an_interrupt_of_the_imports_shows_no_traceback(module: str) -> None:
+    done = interrupted_in(module, "status")
+    assert (done.returncode, done.stderr) == (130, b"")
+
+
+def test_what_is_imported_before_an_interrupt_has_its_meaning_is_next_to_nothing() -> None:
+    code = (
+        "import os, sys; before = set(sys.modules); import vspcd.ctl.main; print(*set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, timeout=20, check=True, text=True
+    )
+    assert set(done.stdout.split()) == {"__future__", "vspcd", "vspcd.ctl", "vspcd.ctl.main"}
+
+
+def test_an_interrupt_after_the_end_of_a_command_changes_nothing(web01: Daemon) -> None:
+    code = (
+        "import atexit, os, signal, sys; from vspcd.ctl.main import main\n"
+        "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(web01.root), "list"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"web01\t")
+
+
+def test_the_exit_code_of_an_interrupt_is_the_same_everywhere() -> None:
+    assert main.INTERRUPTED == failure.INTERRUPTED == 128 + signal.SIGINT
