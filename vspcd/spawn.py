@@ -60,8 +60,7 @@ class Nursery:
             config.log.dir.mkdir(mode=0o750, parents=True, exist_ok=True)
             self._log_directory = os.open(config.log.dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._log_path = "" if config.log.dir is None else str(config.log.dir)
-        self._worker = VmwareWorker()  # what each child begins with, never begun here
-        self._settings: tuple[Optional[Config], dict[str, Any]] = (None, {})
+        self._worker = self._template(config)
         self._sync_reader, self._sync_writer = word_pipe() if inherited is None else inherited.sync
 
     def worker(
@@ -107,9 +106,7 @@ class Nursery:
             channel=theirs,
             arena=self._arena.fd,
             page=page,
-            log_directory=self._log_directory,
             sync=self._sync_writer,
-            settings=self._settings_of(config),
             roster=self.roster,
             run=self._run,
             leg=-1 if leg is None else leg.parked.fileno(),
@@ -120,14 +117,17 @@ class Nursery:
             poisoned=leg is not None and leg.poisoned,
             session=None if leg is None else leg.session,
         )
-        return Birth(
-            process.Child(partial(self._worker.live, start), start.descriptors()), ours, theirs, page
-        )
+        keep = start.descriptors() | ({self._log_directory} - {-1})
+        return Birth(process.Child(partial(self._worker_of(config).live, start), keep), ours, theirs, page)
 
-    def _settings_of(self, config: Config) -> dict[str, Any]:
-        if self._settings[0] is not config:
-            self._settings = (config, settings(config))
-        return self._settings[1]
+    def _worker_of(self, config: Config) -> VmwareWorker:
+        if self._worker[0] is not config:
+            self._worker = self._template(config)
+        return self._worker[1]
+
+    def _template(self, config: Config) -> tuple[Config, VmwareWorker]:
+        """What each child begins with; it is never begun here."""
+        return config, VmwareWorker(settings(config), self._log_directory)
 
     def _stillborn(self, birth: Birth, fresh: bool) -> None:
         birth.ours.close()

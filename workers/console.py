@@ -45,29 +45,31 @@ HELD_INPUT = 60.0
 
 class Console:
     """The part of a worker that every kind shares. ``leg_broke(reason)``: the leg ended under somebody's
-    typing; ``alone()``: the last client has left, or the log no longer waits; ``broke()``: the VM was sent a break."""
+    typing; ``alone()``: the last client has left, or the log no longer waits; ``broke()``: the VM was sent a break.
+
+    It is made before the fork, and touches nothing until ``begin``.
+    """
+
+    uuid: str
+    label: str
+    name: Optional[str]
+    id: str
 
     def __init__(
         self,
         shell: Shell,
-        console: dict[str, Any],
         leg_broke: Callable[[str], None],
         alone: Callable[[], None],
         broke: Callable[[], None],
-        resume: bool = False,
     ) -> None:
         self.shell = shell
-        self.uuid: str = console["uuid"]
-        self.label: str = console["label"]
-        self.name: Optional[str] = console["name"]
-        self.id = format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
         self._leg_broke = leg_broke
         self._alone = alone
         self._broke = broke
         self._by_name = ByName(shell.log_directory)
+        self._settings = shell.settings
         self.journal = LogFile(
             shell.log_directory,
-            self.id,
             log_settings(shell.settings),
             shell.page,
             Ties(
@@ -76,7 +78,6 @@ class Console:
                 shell.loop.call_later,
                 lambda: shell.loop.call_later(0, self._show_name),
             ),
-            shell.page.get(READ_UP_TO)[2] if resume else None,
         )
         self.clients: dict[int, Client] = {}
         self._unmet: list[tuple[dict[str, Any], int]] = []  # those whom a dead worker had not met
@@ -84,7 +85,17 @@ class Console:
             shell.page, self._listen, self._was_read, self._ended, self.detach, self._was_typed
         )
         self.typed_log = TypedLog(shell.log_directory, self)
-        self.fanout = FanOut(shell, self.id, self.journal, self.clients, self._watch, self._unreachable)
+        self.fanout = FanOut(shell, self.journal, self.clients, self._watch, self._unreachable)
+
+    def begin(self, console: dict[str, Any], resume: bool = False) -> None:
+        """It is this console. ``resume``: go on for a dead worker."""
+        self.uuid, self.label, self.name = console["uuid"], console["label"], console["name"]
+        self.id = format_uuid(self.uuid) + (f".{self.label}" if self.label else "")
+        settings = self.journal.settings
+        if self.shell.settings is not self._settings:
+            settings = log_settings(self.shell.settings)  # they were read again since
+        self.journal.begin(self.id, settings, self.shell.page.get(READ_UP_TO)[2] if resume else None)
+        self.fanout.go_on()
         self.journal.event("resumed" if resume else "started", {"name": self.name})
         self._show_name()
 

@@ -32,7 +32,6 @@ class FanOut:
     def __init__(
         self,
         shell: Shell,
-        console: str,
         journal: LogFile,
         clients: Mapping[int, Client],
         watch: Callable[[Client], None],
@@ -40,16 +39,18 @@ class FanOut:
     ) -> None:
         self.shell = shell
         self.journal = journal
-        self._console = console
         self._clients = clients
         self._watch = watch
         self._detach = detach
         self._live: list[Client] = []
         self._behind: set[Client] = set()
         self._logged_already = 0
-        shell.page.words[HEAD] = journal.head
 
     # What the VM says.
+
+    def go_on(self) -> None:
+        """The journal has begun."""
+        self.shell.page.words[HEAD] = self.journal.head
 
     def say_again(self, head: int) -> None:
         """A dead worker had logged more than it had consumed: the VM's connection will say again what is behind
@@ -123,7 +124,7 @@ class FanOut:
         client.note()
         client.skipped(size)
         self.journal.event("skipped", {"client": client.origin, "bytes": size})
-        self.shell.log.warning("client-skipped", console=self._console, client=client.origin, bytes=size)
+        self.shell.log.warning("client-skipped", console=self.journal.stem, client=client.origin, bytes=size)
 
     def catch_up(self, client: Client) -> None:
         """Feed a client that is behind; it is live again once it stands at the head."""

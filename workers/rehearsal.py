@@ -101,10 +101,8 @@ def play(settings: dict[str, Any], folder: str, arena: int, page: int, pages: li
     ours, theirs = pair()
     near, far = tcp_pair()
     number = len(pages) + 1  # the page still tells of the connection before
-    start = Start(
-        theirs, arena, page, logs, -1, settings, leg=near.detach(), leg_number=number, peer="127.0.0.1:1"
-    )
-    worker = VmwareWorker()
+    start = Start(theirs, arena, page, -1, leg=near.detach(), leg_number=number, peer="127.0.0.1:1")
+    worker = VmwareWorker(settings, logs)
     worker.shell.log = Log(fd=silence)
     worker.begin(start)
     pages.append(worker.shell.page)

@@ -31,16 +31,14 @@ from workers.orphan import Orphan
 
 @dataclass
 class Start:
-    """What a worker is born with. Descriptors are numbers, -1 for none; ``settings`` is plain data; ``run`` is the run
-    directory's path. ``session``: what a dead worker told of the connection; ``poisoned``: it is to be put aside.
+    """What a worker is born with. Descriptors are numbers, -1 for none; ``run`` is the run directory's path.
+    ``session``: what a dead worker told of the connection; ``poisoned``: it is to be put aside.
     """
 
     channel: socket.socket
     arena: int
     page: int
-    log_directory: int
     sync: int
-    settings: dict[str, Any]
     leg: int = -1
     leg_number: int = 0
     balancer: bool = False
@@ -52,8 +50,8 @@ class Start:
     run: str = ""
 
     def descriptors(self) -> set[int]:
-        """What the child must keep open."""
-        fds = {self.channel.fileno(), self.arena, self.log_directory, self.sync, self.roster, self.leg}
+        """What the child must keep open, beside the log directory."""
+        fds = {self.channel.fileno(), self.arena, self.sync, self.roster, self.leg}
         return fds - {-1}
 
 
@@ -74,16 +72,19 @@ class Lasting(Protocol):
 
 
 class Shell:
-    """The surroundings of one worker. It is made before the fork, and owns nothing until ``begin``."""
+    """The surroundings of one worker. It is made before the fork, and owns nothing until ``begin``.
 
-    settings: dict[str, Any]
-    page: Page
-    log_directory: int
+    ``settings`` is plain data; ``log_directory`` an open descriptor, -1 for none.
+    """
+
     _page_number: int
     _sync: int
     _channel: Channel
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, Any], log_directory: int) -> None:
+        self.settings = settings
+        self.log_directory = log_directory
+        self.page = Page()
         self.loop = Loop(opened=False)
         self.log = Log()
         self._answers: dict[str, Answer] = {}
@@ -108,13 +109,11 @@ class Shell:
 
     def begin(self, start: Start) -> None:
         """Take over what the fork handed on."""
-        self.settings = start.settings
-        self.log.level = start.settings["log_level"]
+        self.log.level = self.settings["log_level"]
         self.loop.open()
-        self.page = map_page(start.arena, start.page)
+        self.page.begin(map_page(start.arena, start.page))
         os.close(start.arena)
         self._page_number = start.page
-        self.log_directory = start.log_directory
         self._sync = start.sync
         self._orphan.run = start.run
         if start.roster >= 0:
@@ -164,7 +163,7 @@ class Shell:
     def _welcome(self, message: Message, fds: list[int]) -> None:
         """A new master: our page is in its arena from now on, and it is told who we are."""
         arena, sync = fds
-        self.page.move_to(map_page(arena, message["page"]))
+        self.page.move_to(Page(map_page(arena, message["page"])))
         self._page_number = message["page"]
         os.close(arena)
         if self._sync >= 0:

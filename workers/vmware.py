@@ -46,17 +46,18 @@ class VmwareWorker:
     """One worker process. Its duties in order: a negotiation, then a console; or a console from the start.
 
     The master makes one before it forks, for all that do not know yet whose they are; each child begins with its own
-    copy. It holds nothing that is shared: no descriptor and no memory but its objects.
+    copy. It has opened nothing: what it holds are its objects, and the number of the log directory's descriptor.
     """
 
     tells_all = False
     room_for_reading: Room
 
-    def __init__(self) -> None:
-        self.shell = Shell()
+    def __init__(self, settings: dict[str, Any], log_directory: int) -> None:
+        self.shell = Shell(settings, log_directory)
         self.session = Session()  # of a connection that has said nothing yet
         self.negotiation: Optional[Negotiation] = None
-        self.console: Optional[Console] = None
+        self.console: Optional[Console] = None  # once it is ours
+        self._console = Console(self.shell, self._leg_broke, self.idle_if_alone, self._broke)
         self.connection: Optional[Connection] = None
         self.takeovers: list[float] = []  # when a connection that was alive was replaced
         self.contest: Optional[Contest] = None
@@ -123,14 +124,8 @@ class VmwareWorker:
     def _own(self, message: Message, _fds: list[int]) -> None:
         """The console is ours."""
         reached("resume.own" if message["resume"] else "own.begin")
-        self.console = Console(
-            self.shell,
-            message["console"],
-            self._leg_broke,
-            self.idle_if_alone,
-            self._broke,
-            message["resume"],
-        )
+        self.console = self._console
+        self.console.begin(message["console"], message["resume"])
         if message["resume"]:
             self.inheritance.incomplete = True
             reached("resume.opened")

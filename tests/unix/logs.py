@@ -31,7 +31,8 @@ class Folder:
     def log(self, resume: Optional[int] = None, **settings: object) -> LogFile:
         chosen = LogSettings(**{"spool": 0, **settings})  # type: ignore[arg-type]
         ties = Ties(self._changed, self.troubles.append, self._later)
-        made = LogFile(self.fd, STEM, chosen, self.page, ties, resume)
+        made = LogFile(self.fd, chosen, self.page, ties)
+        made.begin(STEM, chosen, resume)
         self._open.append(made)
         return made
 

@@ -97,9 +97,8 @@ class Life:
         self._disk(words[CONSUMED])
         directory = os.open(self.log, os.O_RDONLY | os.O_DIRECTORY)
         ties = Ties(lambda _inode: True, lambda _reason: None, lambda _seconds, _call: None)
-        journal = LogFile(
-            directory, STEM, self.settings, self.page, ties, words[CONSUMED] if resume else None
-        )
+        journal = LogFile(directory, self.settings, self.page, ties)
+        journal.begin(STEM, self.settings, words[CONSUMED] if resume else None)
         known = journal.head - words[CONSUMED]
         words[HEAD] = words[CONSUMED]
         while words[CONSUMED] < SAID:
@@ -232,9 +231,8 @@ class Doubtful(Life):
         directory = os.open(self.log, os.O_RDONLY | os.O_DIRECTORY)
         ties = Ties(lambda _inode: True, lambda _reason: None, lambda _seconds, _call: None)
         words = self.page.words
-        journal = LogFile(
-            directory, STEM, self.settings, self.page, ties, words[CONSUMED] if resume else None
-        )
+        journal = LogFile(directory, self.settings, self.page, ties)
+        journal.begin(STEM, self.settings, words[CONSUMED] if resume else None)
         if not resume:
             journal.append(self.said)
             words[HEAD] = words[CONSUMED] = SAID

@@ -29,7 +29,8 @@ def rotated(folder: Folder, tmp_path: Path) -> Rotated:
     for number in ("", ".1", ".2", ".3"):
         (tmp_path / f"{NAME}{number}").write_bytes(bytes(100))
         (tmp_path / f"{INDEX}{number}").write_bytes(bytes(10))
-    rotated = Rotated(folder, NAME, INDEX)
+    rotated = Rotated(folder)
+    rotated.name, rotated.index = NAME, INDEX
     rotated.keep = 3
     return rotated
 

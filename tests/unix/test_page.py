@@ -12,7 +12,7 @@ import pytest
 
 from tests.unix.test_process import status_of
 from vspcd.unix import page as pages
-from vspcd.unix.page import FIRST_CLIENT, HEAD, MAX_CLIENTS, WORDS, Arena, ClientFigures, map_page
+from vspcd.unix.page import FIRST_CLIENT, HEAD, MAX_CLIENTS, WORDS, Arena, ClientFigures, Page, map_page
 from vspcd.unix.process import fork
 
 LOW, HIGH = 0x0000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF
@@ -27,7 +27,7 @@ def test_what_a_worker_writes_the_master_reads(arena: Arena) -> None:
     number = arena.take()
 
     def main() -> None:
-        map_page(arena.fd, number).words[HEAD] = 1 << 40
+        Page(map_page(arena.fd, number)).words[HEAD] = 1 << 40
 
     assert status_of(fork(main, {arena.fd})) == 0
     assert arena.page(number).words[HEAD] == 1 << 40
@@ -50,7 +50,7 @@ def test_a_value_is_never_seen_torn(arena: Arena) -> None:
 
 
 def _alternate(fd: int, number: int) -> None:
-    words = map_page(fd, number).words
+    words = Page(map_page(fd, number)).words
     end = time.monotonic() + 20
     while time.monotonic() < end:
         for _ in range(1000):
@@ -73,7 +73,7 @@ def test_a_worker_can_close_the_arena_once_it_has_its_page(arena: Arena) -> None
     number = arena.take()
 
     def main() -> None:
-        page = map_page(arena.fd, number)
+        page = Page(map_page(arena.fd, number))
         os.close(arena.fd)
         page.words[HEAD] = 7
 
@@ -140,7 +140,7 @@ def test_facts_that_belong_together_change_at_one_instant(arena: Arena, at: int)
 
 
 def _count(fd: int, number: int, at: int) -> None:
-    page = map_page(fd, number)
+    page = Page(map_page(fd, number))
     for value in range(1, 1 << 40):
         page.put(at, value, value + 7, value + 9, value + 11)
 
@@ -183,7 +183,7 @@ def test_garbage_with_a_descriptor_does_not_disturb_it(arena: Arena, monkeypatch
 
     monkeypatch.setattr(mmap, "mmap", collecting)
     before = gc.isenabled()
-    page = map_page(arena.fd, number)
+    page = Page(map_page(arena.fd, number))
     page.words[HEAD] = 7
     assert arena.page(number).words[HEAD] == 7
     assert gc.isenabled() is before

@@ -13,7 +13,9 @@ STEM = "01234567-89ab-cdef-fedc-ba9800000000"
 
 
 def made(folder: Path, limit: int = 1000) -> Spool:
-    return Spool(str(folder / "journal"), STEM, limit)
+    spool = Spool(str(folder / "journal"), limit)
+    spool.stem = STEM
+    return spool
 
 
 def test_what_is_kept_is_read_at_its_position(tmp_path: Path) -> None:

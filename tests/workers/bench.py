@@ -203,15 +203,13 @@ class Bench:
     def _begin(self, leg: Optional[socket.socket] = None) -> None:
         """A worker's life."""
         ours, theirs = pair()
-        self.worker = VmwareWorker()
+        self.worker = VmwareWorker(self.settings, self._directory)
         self.worker.begin(
             Start(
                 channel=theirs,
                 arena=os.dup(self._arena.fd),
                 page=self._page_number,
-                log_directory=self._directory,
                 sync=-1,
-                settings=self.settings,
                 leg=-1 if leg is None else leg.detach(),
                 leg_number=0 if leg is None else 1,
                 peer="" if leg is None else f"{HOST}:1000",

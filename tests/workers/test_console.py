@@ -201,6 +201,15 @@ def test_a_laggard_reads_on_over_rotations(benches: Benches) -> None:
     assert laggard.heard() == said
 
 
+def test_settings_that_came_before_the_console_are_its_own(benches: Benches) -> None:
+    bench = benches(max_size=1 << 30)
+    log = {**bench.settings["log"], "max_size": 4096}
+    bench.tell("settings", settings={**bench.settings, "log": log})
+    bench.own()
+    bench.connect().speak(noise(10000))
+    bench.until((bench.folder / f"{ID}.log.1").exists)
+
+
 # Replay
 
 

@@ -59,7 +59,8 @@ class Console:
         self.path = stage.folder / f"{self.stem}.log"
         ties = Ties(self._changed, lambda _reason: None, lambda _seconds, _call: None)
         chosen = LogSettings(**{"spool": 0, "dir": str(stage.folder), **settings})  # type: ignore[arg-type]
-        self.log = LogFile(os.dup(stage.directory), self.stem, chosen, self.page, ties)
+        self.log = LogFile(os.dup(stage.directory), chosen, self.page, ties)
+        self.log.begin(self.stem, chosen)
 
     def _changed(self, inode: int) -> bool:
         self.stage.sync.heard(WORD.pack(self.number, inode))

@@ -89,10 +89,12 @@ def test_a_stage_that_takes_no_file_is_nobodys_business(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_worker_that_has_not_begun_holds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_has_not_begun_holds_nothing(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mmap, "mmap", lambda *_all: pytest.fail("memory that all children would share"))
     before = open_descriptors()
-    worker = VmwareWorker()
+    worker = VmwareWorker(settings, -1)
     assert open_descriptors() == before
     assert worker.console is None
 

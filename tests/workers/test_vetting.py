@@ -121,7 +121,7 @@ def test_the_largest_session_is_within_the_limit_and_can_be_gone_on_with() -> No
     leg = Leg(1 << 40, near, "h:1")
     leg.out += b"\xff" * OUT_LIMIT
     leg.taken = leg.given = leg.replied = leg.already_out = 1 << 50
-    connection = Connection(leg, full_session(), Room(Shell()), vmotion.Target.__new__(vmotion.Target))
+    connection = Connection(leg, full_session(), Room(Shell({}, -1)), vmotion.Target.__new__(vmotion.Target))
     told = described(connection, NOWHERE, early=b"\xff" * vmotion.EARLY_LIMIT)
     assert size_of(told["telnet"]) < TELNET_LIMIT
     assert size_of(told) < LIMITS["session"]

@@ -43,31 +43,23 @@ MAX_SEGMENTS = 32
 
 
 class LogFile(LogReader):
-    """The journal of one console, whose identity is ``stem``.
+    """The journal of a console. It touches neither files nor the page before ``begin``.
 
     ``directory`` is an open descriptor of the log directory, which may come to be one of another directory when the
-    first is removed. ``resume``: go on for a dead worker, whose notes are in the page, and which was through with what
-    lies before this position.
+    first is removed.
     """
 
-    def __init__(
-        self,
-        directory: int,
-        stem: str,
-        settings: LogSettings,
-        page: Page,
-        ties: Ties,
-        resume: Optional[int] = None,
-    ) -> None:
-        self.stem = stem
+    stem: str
+
+    def __init__(self, directory: int, settings: LogSettings, page: Page, ties: Ties) -> None:
         self.settings = settings
         self._plan = settings.in_force()
         self._ties = ties
         self._notes = Notes(page, settings.enabled)
         self._doubts = Doubts(page)
         segments = Segments()
-        spool = Spool(settings.spool_dir, stem, self._plan.spool)
-        log = writer(settings, directory, stem, self._notes, segments, self._doubts, ties)
+        spool = Spool(settings.spool_dir, self._plan.spool)
+        log = writer(settings, directory, self._notes, segments, self._doubts, ties)
         super().__init__(Tail(TAIL), spool, segments, log)
         self._stored = 0  # the end of what is in the log or waits to be written there
         self._missing = 0  # bytes that no marker stands for yet
@@ -79,8 +71,6 @@ class LogFile(LogReader):
         self._last_sync = 0.0
         self._last_look = 0.0
         self._space = DiskSpace(self._log)
-        self.apply(settings)
-        self._begin(resume)
 
     @property
     def waits(self) -> bool:
@@ -115,7 +105,15 @@ class LogFile(LogReader):
 
     # Beginning.
 
-    def _begin(self, resume: Optional[int]) -> None:
+    def begin(self, stem: str, settings: LogSettings, resume: Optional[int] = None) -> None:
+        """It is the journal of the console whose identity is ``stem``.
+
+        ``resume``: go on for a dead worker, whose notes are in the page, and which was through with what lies before
+        this position.
+        """
+        self.stem = self._spool.stem = stem
+        self._log.identify(stem)
+        self.apply(settings)
         failed, told = 0, resume or 0
         try:
             if resume is None or not self._notes.placed:

@@ -31,12 +31,13 @@ class End(NamedTuple):
 
 
 class IndexFile:
-    """The index of one console; ``trouble`` is told when it cannot be opened."""
+    """The index ``name`` of one console; ``trouble`` is told when it cannot be opened."""
 
-    def __init__(self, folder: Folder, stem: str, trouble: Callable[[str], None]) -> None:
+    name = ""
+
+    def __init__(self, folder: Folder, trouble: Callable[[str], None]) -> None:
         self._trouble = trouble
         self._complaint = ""
-        self.name = f"{stem}.idx"
         self.size = 0
         self._folder = folder
         self._fd = -1

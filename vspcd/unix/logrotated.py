@@ -21,16 +21,17 @@ class Rotated:
     ``keep`` of each stay; ``quota`` bytes are all files together, 0 without.
     """
 
-    def __init__(self, folder: Folder, name: str, index: Optional[str]) -> None:
+    name = ""
+    index: Optional[str] = None
+
+    def __init__(self, folder: Folder) -> None:
         self.keep = 0
         self.quota = 0
         self._folder = folder
-        self._name = name
-        self._index = index
 
     def files(self) -> list[tuple[str, int]]:
         """Their names and sizes, the oldest first."""
-        names = [self._name] if self._index is None else [self._name, self._index]
+        names = [self.name] if self.index is None else [self.name, self.index]
         files = [f"{name}.{number}" for number in range(self.keep, 0, -1) for name in names]
         sized = [(name, self._folder.size(name)) for name in files]
         return [(name, size) for name, size in sized if size is not None]
@@ -66,11 +67,11 @@ class Rotated:
         if oldest is None or oldest.at:
             return False  # there is a marker before it
         number = segments.files
-        fd = self._folder.open_to_read(f"{self._name}.{number}") if number <= self.keep else -1
+        fd = self._folder.open_to_read(f"{self.name}.{number}") if number <= self.keep else -1
         if fd < 0:
             return False
         size = os.fstat(fd).st_size
-        told = None if self._index is None else end_of_file(self._folder, f"{self._index}.{number}")
+        told = None if self.index is None else end_of_file(self._folder, f"{self.index}.{number}")
         base, since = told or (oldest.base - size, oldest.base - size)
         length = base + size - since
         if base + size != oldest.base or not 0 < length <= size:

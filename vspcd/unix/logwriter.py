@@ -34,30 +34,30 @@ NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
 class LogWriter:
-    """The log of one console. ``index`` is None for files that only lagging clients read.
+    """The log of a console, which ``identify`` names. ``index`` is None for files that only lagging clients read.
 
     A file is full at ``limit`` bytes.
     """
 
+    stem: str
+    name: str
+
     def __init__(
         self,
         folder: Folder,
-        stem: str,
         index: Optional[IndexFile],
         notes: Notes,
         segments: Segments,
         doubts: Doubts,
     ) -> None:
         self.folder = folder
-        self.stem = stem
         self.index = index
-        self.name = f"{stem}.{TAIL if index is None else LOG}"
         self.fd = -1
         self.size = 0
         self.end = 0
         self.lost = 0  # bytes that markers stand for
         self.limit = 0
-        self.rotated = Rotated(folder, self.name, None if index is None else index.name)
+        self.rotated = Rotated(folder)
         self._notes = notes
         self._segments = segments
         self._doubts = doubts
@@ -93,6 +93,13 @@ class LogWriter:
             self.index.event(self.end if at is None else at, word, dict(facts))
 
     # Opening.
+
+    def identify(self, stem: str) -> None:
+        """The console's identity is the stem of all its files' names."""
+        self.stem = stem
+        self.name = self.rotated.name = f"{stem}.{TAIL if self.index is None else LOG}"
+        if self.index is not None:
+            self.index.name = self.rotated.index = f"{stem}.idx"
 
     def begin(self) -> int:
         """Go on where the file ends; the last position that the index knows, which may be further."""
@@ -406,7 +413,6 @@ def let_go(fd: int) -> None:
 def writer(
     settings: LogSettings,
     directory: int,
-    stem: str,
     notes: Notes,
     segments: Segments,
     doubts: Doubts,
@@ -415,6 +421,6 @@ def writer(
     """The writer of a log, or of what is kept for clients when there is none."""
     plan = settings.in_force()
     if not settings.enabled:
-        return LogWriter(Folder(-1, plan.dir, FOLDER_MODE), stem, None, notes, segments, doubts)
+        return LogWriter(Folder(-1, plan.dir, FOLDER_MODE), None, notes, segments, doubts)
     folder = Folder(directory, plan.dir, renewed=ties.renewed)
-    return LogWriter(folder, stem, IndexFile(folder, stem, ties.trouble), notes, segments, doubts)
+    return LogWriter(folder, IndexFile(folder, ties.trouble), notes, segments, doubts)

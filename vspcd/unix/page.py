@@ -74,12 +74,20 @@ class ClientFigures(NamedTuple):
 
 
 class Page:
-    """One worker's page."""
+    """One worker's page; without memory until ``begin``."""
 
-    def __init__(self, memory: memoryview) -> None:
+    words: memoryview
+    _halves: memoryview
+
+    def __init__(self, memory: Optional[memoryview] = None) -> None:
+        self._left: list[memoryview] = []  # a mapping is never undone: see map_page
+        if memory is not None:
+            self.begin(memory)
+
+    def begin(self, memory: memoryview) -> None:
+        """The facts stand here."""
         self.words = memory.cast("Q")
         self._halves = memory.cast("I")
-        self._left: list[memoryview] = []  # a mapping is never undone: see map_page
 
     def move_to(self, other: Page) -> None:
         """The facts stand in the other page from now on, and whoever has this one writes there."""
@@ -202,8 +210,8 @@ class Arena:
         return Page(self._view[number * PAGE : (number + 1) * PAGE])
 
 
-def map_page(fd: int, number: int) -> Page:
-    """A worker's view of its own page, from the arena's descriptor, which it can then close.
+def map_page(fd: int, number: int) -> memoryview:
+    """The memory of a worker's own page, from the arena's descriptor, which it can then close.
 
     The mapping keeps a duplicate of the descriptor, through which all pages could be reached. It is closed as well: its
     number is the lowest free one, as long as no garbage with a descriptor is collected meanwhile, and the mapping is
@@ -217,4 +225,4 @@ def map_page(fd: int, number: int) -> Page:
     os.close(kept)
     if collects:
         gc.enable()
-    return Page(memoryview(memory))
+    return memoryview(memory)

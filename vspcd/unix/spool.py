@@ -39,18 +39,25 @@ NOTHING = Missing(0, 0)
 
 
 class Spool:
-    """The spool of one console; empty while ``end`` is ``base``. ``folder`` is made when it is needed."""
+    """The spool of a console, whose identity is ``stem``; empty while ``end`` is ``base``. ``folder`` is made when it
+    is needed.
+    """
 
-    def __init__(self, folder: str, stem: str, limit: int) -> None:
+    stem = ""
+
+    def __init__(self, folder: str, limit: int) -> None:
         self.limit = limit
         self.base = 0
         self.end = 0
         self.missing = NOTHING
         self._folder = folder
-        self._path = path_of(folder, stem)
         self._fd = -1
         self._looked_at = -LOOK_EVERY
         self._is_low = False
+
+    @property
+    def _path(self) -> str:
+        return path_of(self._folder, self.stem)
 
     def find(self) -> bool:
         """Go on with what an earlier process has left; whether there is anything."""
@@ -151,7 +158,8 @@ def path_of(folder: str, stem: str) -> str:
 
 def forget(folder: str, stem: str) -> int:
     """Nobody will ask for the spool of this console again; how many bytes its log will never have."""
-    left = Spool(folder, stem, 0)
+    left = Spool(folder, 0)
+    left.stem = stem
     size = 0
     if left.find():
         size = left.end - left.base + left.missing.size
