@@ -7,7 +7,6 @@ Never: speaks in the middle of a turn: what it says holds at once and as a whole
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -45,11 +44,7 @@ class Survivor:
     def describe(self) -> Iterator[Word]:
         """All that the master has to know."""
         worker = self._worker
-        if worker.contest is not None:
-            # Whose verdict was asked for is dead; the newcomer's own worker claims again.
-            contest, worker.contest = worker.contest, None
-            contest.give_up()
-            os.close(contest.newcomer.fd)
+        worker.takeover.give_up()
         console = worker.console
         if console is None:
             yield self._worker_itself(NEGOTIATING, None), []

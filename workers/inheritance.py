@@ -110,7 +110,7 @@ class Inheritance:
             self._put_aside(poisonous)
         console.go_on()
         if self._newcomer is not None:
-            worker.take(self._newcomer)
+            worker.takeover.take(self._newcomer)
         worker.pump()
         if worker.connection is not None and not worker.connection.closed:
             worker.facts.resume(console, worker.connection.session)

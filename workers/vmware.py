@@ -1,16 +1,15 @@
 """The worker of a VMware VM: negotiates with it, then serves its console.
 
-Does: ties a VM's connection to a console; takes over from a connection of the same VM; answers the master.
+Does: ties a VM's connection to a console; answers the master; sends newcomers, moves and heirs to their places.
 Owns: the connection, and the console once the master has granted it.
 Never: decides by itself whose console it is; the master does, and the rules in ``vspcd.core.identity``.
 """
 
 from __future__ import annotations
 
-import time
 from typing import Any, Optional
 
-from vspcd.core import identity, vmotion
+from vspcd.core import vmotion
 from vspcd.core.journal import Buffer
 from vspcd.proto.control import Message
 from vspcd.proto.errors import PeerError
@@ -30,15 +29,14 @@ from workers.adoption import Survivor
 from workers.arrival import Arrival
 from workers.connection import CLOSED, TLS_ENDED, Connection, Room
 from workers.console import Console
-from workers.contest import Contest, Newcomer, newcomer_of
 from workers.facts import Facts
 from workers.inheritance import Inheritance
 from workers.leg import LegGone
 from workers.memory import Memory
 from workers.negotiation import Negotiation
-from workers.resumption import described, newcomers
-from workers.shell import Shell, Start, socket_of
-from workers.vetting import objection
+from workers.resumption import described
+from workers.shell import Shell, Start
+from workers.takeover import Takeover
 from workers.vmotion import Vmotion
 
 
@@ -59,26 +57,25 @@ class VmwareWorker:
         self.console: Optional[Console] = None  # once it is ours
         self._console = Console(self.shell, self._leg_broke, self.idle_if_alone, self._broke)
         self.connection: Optional[Connection] = None
-        self.takeovers: list[float] = []  # when a connection that was alive was replaced
-        self.contest: Optional[Contest] = None
         self.memory = Memory()
         self.moves = Vmotion(self)
         self.facts = Facts(self.shell)
         self.arrival = Arrival(self)
+        self.takeover = Takeover(self)
         self.inheritance = Inheritance(self)
         self.shell.answer(
             {
                 "own": self._own,
                 "refuse": self._refuse,
                 "handed": self._handed,
-                "leg": self._leg,
+                "leg": self.takeover.leg,
                 "resume-leg": self.inheritance.leg,
                 "resume-client": self.inheritance.client,
                 "resumed": self.inheritance.complete,
                 "retire": self._retire,
-                "target": self._target,
+                "target": self.takeover.target,
                 "plaintext": self.arrival.plaintext,
-                "probed": self._probed,
+                "probed": self.takeover.probed,
                 "stranger": self._stranger,
                 "client": self._client,
                 "detach": self._detach,
@@ -104,10 +101,6 @@ class VmwareWorker:
         self.shell.begin(start)
         if start.leg >= 0:
             self.arrival.begin(start)
-
-    def _probed(self, message: Message, _fds: list[int]) -> None:
-        if self.contest is not None:
-            self.contest.decide(message["alive"])
 
     @property
     def console_of_ours(self) -> Console:
@@ -136,7 +129,7 @@ class VmwareWorker:
             self.connection.leg.hold = 0
             self.connection.serve(self.shell.loop)
             self.connection.session.accept_proxy()
-            self._connect(self.connection, early)
+            self.connect(self.connection, early)
 
     def _refuse(self, message: Message, _fds: list[int]) -> None:
         if self.negotiation is not None and self.connection is not None:
@@ -152,50 +145,6 @@ class VmwareWorker:
         if self.connection is not None:
             self.connection.let_go()
         self.shell.leave()
-
-    def _leg(self, message: Message, fds: list[int]) -> None:
-        newcomer = newcomer_of(message, fds[0])
-        old, fault = self.connection, objection(newcomer.session, asked=True)
-        if fault is not None:
-            self._reject(newcomer, fault)
-        elif old is None or self._verdict(old, newcomer) == identity.TAKE:
-            if self.contest is not None:
-                self.contest.decide(alive=True)
-            self.take(newcomer)
-        elif self.contest is not None:
-            self._reject(newcomer, "another connection is being compared with the one that is there")
-        else:
-            self.contest = Contest(
-                self.shell.loop, old.leg, newcomer, self._judged, lambda: self.changed(old)
-            )
-            if old.leg.secured:
-                self.shell.tell("probe", leg=old.leg.number)
-
-    def _verdict(self, old: Connection, newcomer: Newcomer) -> str:
-        now = time.monotonic()
-        self.takeovers = [when for when in self.takeovers if now - when < identity.WITHIN]
-        return identity.verdict(old.peer, newcomer.peer, len(self.takeovers))
-
-    def _target(self, message: Message, fds: list[int]) -> None:
-        """The target of a vMotion has shown the right pair."""
-        reached("move.joins")
-        newcomer = newcomer_of(message, fds[0])
-        fault = (
-            objection(newcomer.session, asked=False)
-            or self._objection_to_target(newcomer)
-            or self.moves.joins(newcomer, bytes.fromhex(message["pair"]))
-        )
-        if fault is not None:
-            self._reject(newcomer, fault)
-
-    def _objection_to_target(self, newcomer: Newcomer) -> Optional[str]:
-        telnet: Any = newcomer.session["telnet"]
-        try:
-            if telnet["uuid"] is not None:
-                self.check_identity(telnet["uuid"])
-        except PeerError as fault:
-            return str(fault)
-        return None
 
     def check_identity(self, uuid: str) -> None:
         """PeerError when a connection that shall feed this console says that it is another VM."""
@@ -260,7 +209,7 @@ class VmwareWorker:
 
     # The console's VM.
 
-    def _connect(self, connection: Connection, early: bytes = b"") -> None:
+    def connect(self, connection: Connection, early: bytes = b"") -> None:
         """This connection of our VM feeds the console from now on, and is typed to."""
         reached("connect.begin")
         console = self.console_of_ours
@@ -297,44 +246,8 @@ class VmwareWorker:
             console.fanout.said(early)
         connection.leg.note_reading(page)
 
-    def _judged(self, newcomer: Newcomer, alive: bool) -> None:
-        self.contest = None
-        old = self.connection
-        if old is not None and alive:
-            reason = identity.refusal(old.peer, newcomer.peer)
-            assert self.console is not None
-            self.console.journal.event("refused", {"peer": newcomer.peer, "reason": reason})
-            self.console.notice(reason)
-            self._reject(newcomer, reason)
-        else:
-            self.take(newcomer)
-
-    def _reject(self, newcomer: Newcomer, reason: str) -> None:
-        socket_of(newcomer.fd).close()
-        self.shell.tell("rejected", leg=newcomer.number, reason=reason)
-
-    def take(self, newcomer: Newcomer) -> None:
-        """The newcomer is our VM: the old connection's last bytes, then the new one's first."""
-        reached("take.begin")
-        old = self.connection
-        if old is not None:
-            old.drain()
-        if self.moves.machine.under_way:
-            self.moves.happened(vmotion.SOURCE_GONE)
-            self.moves.happened(vmotion.EXPIRED)
-        if self.connection is not None:
-            self.takeovers.append(time.monotonic())
-            self._disconnect(f"replaced by a new connection from {newcomer.peer}")
-        reached("take.replaced")
-        told: dict[str, Any] = newcomer.session
-        connection = newcomers(told, newcomer.leg(), self.services, self.room_for_reading, self)
-        connection.session.accept_proxy()
-        connection.serve(self.shell.loop)
-        self.shell.tell("took", leg=newcomer.number, session=None, move=None)
-        reached("take.told")
-        self._connect(connection, bytes.fromhex(told["early"]))
-
-    def _disconnect(self, reason: str) -> None:
+    def disconnect(self, reason: str) -> None:
+        """The console has no VM any more."""
         number = self.shell.page.words[LEG]
         connection, self.connection = self.connection, None
         if self.console is None or not number:
@@ -375,7 +288,7 @@ class VmwareWorker:
         if self.connection is not None and not self.connection.closed:
             self.ended(self.connection, reason)
             return
-        self._disconnect(reason)
+        self.disconnect(reason)
         self.idle_if_alone()
 
     def pump(self) -> None:
@@ -460,11 +373,11 @@ class VmwareWorker:
         """The VM's connection is over; its console is not. What it has said before is its console's."""
         if connection is self.connection:
             connection.last_words()
-        contest, self.contest = self.contest, None
+        contest = self.takeover.withdraw()
         if self.moves.source_may_leave and connection is self.connection:
             self.moves.happened(vmotion.SOURCE_GONE)
         elif connection is self.connection:
-            self._disconnect(reason)
+            self.disconnect(reason)
         if contest is not None:
             contest.decide(alive=False)
         self.idle_if_alone()
