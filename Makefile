@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c '$(PROBE)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test test-long test-crash man lint format clean
+.PHONY: help venv demo run test test-long test-crash man sdist rpm lint format clean
 
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | awk '{ n = $$1; $$1 = ""; printf "  make %-10s%s\n", n, $$0 }'
@@ -51,6 +51,20 @@ test-crash: $(READY)  ## kill a console's process 1,000 times at each named poin
 
 man: $(READY)  ## write the manual pages into man/, from the options and keys
 	@$(BIN)/python man/generate.py
+
+sdist: $(READY)  ## make dist/vspcd-VERSION.tar.gz, which rpmbuild -ta takes as it is
+	@rm -f man/*.[158]
+	@$(BIN)/python setup.py -q sdist
+
+# On a system without a database of RPMs nothing that is required can be found there, so it is not looked for, and
+# Python's libraries are taken from .venv.
+FOREIGN = $(shell rpm -q rpm >/dev/null 2>&1 || echo --nodeps --define "'__python3 $(CURDIR)/$(BIN)/python'")
+
+rpm: sdist  ## make the RPMs, below dist/
+	@command -v rpmbuild >/dev/null || { echo "rpmbuild is missing: dnf install rpm-build, or apt-get install rpm" >&2; exit 1; }
+	@rpmbuild -ta --quiet $(FOREIGN) --define '_topdir $(CURDIR)/build/rpm' --define '_rpmdir $(CURDIR)/dist' \
+		--define '_srcrpmdir $(CURDIR)/dist' "dist/vspcd-$$($(BIN)/python setup.py --version).tar.gz"
+	@ls dist/*.src.rpm dist/noarch/*.rpm
 
 lint: $(READY)  ## check style and types
 	@$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
 HERE = Path(__file__).resolve().parent
 
@@ -39,6 +40,19 @@ def manual_pages() -> list[tuple[str, list[str]]]:
     return [(f"share/man/{folder}", [page]) for folder, page in pages.items()]
 
 
+class Sdist(sdist):  # type: ignore[misc]
+    """The archive's spec file has the version, so that ``rpmbuild -ta`` takes the archive as it is."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        spec = Path(base_dir, "contrib", "redhat", "vspcd.spec")
+        text, count = re.subn(r"^(Version:\s+)0$", rf"\g<1>{version()}", spec.read_text(), flags=re.MULTILINE)
+        if count != 1:
+            raise SystemExit("contrib/redhat/vspcd.spec has no line Version: 0")
+        spec.unlink()  # it may be a link to the source's own
+        spec.write_text(text)
+
+
 setup(
     name="vspcd",
     version=version(),
@@ -51,6 +65,7 @@ setup(
     packages=find_packages(include=["vspcd", "vspcd.*", "workers", "workers.*"]),
     package_data={"vspcd": ["py.typed"]},
     data_files=manual_pages(),
+    cmdclass={"sdist": Sdist},
     install_requires=["setproctitle", "sdnotify", "pyyaml"],
     extras_require={"test": TEST, "dev": DEV},
     entry_points={

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,12 @@ def lines() -> dict[str, str]:
     return dict(line.split("=", 1) for line in text)
 
 
+needs_analyze = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze"
+)
+EXPOSURE = 15  # tenths
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -27,13 +34,14 @@ def lines() -> dict[str, str]:
         ("Restart", "on-failure"),
         ("RuntimeDirectory", "vspc"),
         ("RuntimeDirectoryPreserve", "yes"),
+        ("WatchdogSec", "30"),
     ],
 )
 def test_consoles_outlive_the_main_process(key: str, value: str) -> None:
     assert lines()[key] == value
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd-analyze")
+@needs_analyze
 def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     text = UNIT.read_text()
     for program in ("/usr/bin/vspcd", "/usr/bin/vspcctl"):
@@ -41,6 +49,33 @@ def test_systemd_finds_no_fault(tmp_path: Path) -> None:
     unit = tmp_path / "vspcd.service"
     unit.write_text(text)
     done = subprocess.run(
-        ["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, timeout=60, check=False
+        ["systemd-analyze", "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@needs_analyze
+def test_the_daemon_is_confined() -> None:
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        f"--threshold={EXPOSURE}",
+        "--no-pager",
+        str(UNIT),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_analyze
+def test_each_confinement_that_is_left_out_is_explained() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--json=short", str(UNIT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    left_out = {line["name"].partition("=")[0] for line in json.loads(done.stdout) if not line["set"]}
+    explained = UNIT.read_text().partition("# What is left out, and why:")[2]
+    assert [name for name in sorted(left_out) if f"# - {name}=" not in explained] == []

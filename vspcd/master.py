@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import Callable, Optional
 
-import sdnotify
-
 import vspcd
 from vspcd import adoption, peers, rundir, toolserver, upgrade
 from vspcd import config as configuration
@@ -35,6 +33,7 @@ from vspcd.events import Events
 from vspcd.handover import State
 from vspcd.inheritance import Inheritance
 from vspcd.locks import Locks
+from vspcd.notices import Notices
 from vspcd.portkeeper import PortKeeper
 from vspcd.portmap.backends import Choice, opened
 from vspcd.portmap.base import Backend, Entry
@@ -87,7 +86,6 @@ class Master:
         self._failure: Optional[str] = None
         self._reload_set = False
         self._entries: Sequence[Entry] = ()
-        self._notifier = sdnotify.SystemdNotifier()
         self.directory = (
             rundir.prepare(config.dirs)
             if inheritance is None
@@ -96,6 +94,7 @@ class Master:
         self.nursery = Nursery(config, None if inheritance is None else inheritance.lasting)
         self.doors = Doors(self.loop, log, self._came, self._all_came, self._reserved)
         self.table = Table()
+        self.notices = Notices(self.loop, self.table)
         self.entrance = Entrance(self)
         self.listeners = ConsoleListeners(
             self.loop, log, config, self.directory.fd, self.entrance.came, self._is_known
@@ -264,7 +263,7 @@ class Master:
             run=str(self.config.dirs.run),
             consoles=consoles,
         )
-        self._notifier.notify(f"READY=1\nSTATUS=Listening for VMs on {', '.join(addresses['proxy'])}")
+        self.notices.ready(addresses["proxy"])
 
     # Connections.
 
@@ -376,7 +375,7 @@ class Master:
             return
         self.stopping = True
         self.log.info("stopping", reason=reason)
-        self._notifier.notify("STOPPING=1")
+        self.notices.stopping()
         self.doors.close()
         for console in self.table.consoles.values():
             self.listeners.close(console)
