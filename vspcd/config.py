@@ -201,7 +201,8 @@ def _confine(draft: _Draft, root: Path) -> None:
     for name in ("run", "state", "log"):
         draft.values.setdefault("dirs." + name, root / name)
     for name in ("proxy.listen", "admin.listen"):
-        wanted = draft.values.get(name, value_of(Config(), name))
+        key = KEYS[name]
+        wanted = draft.values.get(name, key.kind.parse(compose(key.default)))
         inner = [(_loopback(draft, name, host), port) for host, port in wanted]
         draft.values[name] = tuple(dict.fromkeys(inner))
     address = draft.values.get("ports.address", LOOPBACK)
