@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,7 +109,9 @@ def ours(module: str) -> bool:
     return within(module, "vspcd") or within(module, "workers")
 
 
+@cache
 def all_imports() -> list[Import]:
+    """Read once: there is more to read than to check."""
     return [found for path in sources() for found in imports_of_file(path)]
 
 
