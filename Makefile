@@ -25,7 +25,6 @@ $(READY): requirements-dev.txt setup.py pyproject.toml
 		echo "No Python >= 3.9 that can make a virtual environment was found." >&2; \
 		echo "On Debian or Ubuntu: apt-get install python3-venv" >&2; \
 		echo "Or name one: make venv PYTHON=/path/to/python3" >&2; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON)"
 	@echo "Setting up $(VENV) with $(PYTHON); this takes about a minute."
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
