@@ -14,8 +14,8 @@ from typing import Any, Callable, Optional
 
 import pytest
 
-from tests.unix.test_process import status_of, wait_for
-from tests.unix.turning import leads_to, open_descriptors, turn, until
+from tests.unix.test_process import status_of
+from tests.unix.turning import descriptor_of, turn, until
 from tests.workers.bench import UUID, tcp_pair
 from vspcd import config as configuration
 from vspcd import master as masters
@@ -28,7 +28,7 @@ from vspcd.table import Console, LegRecord, Worker
 from vspcd.unix.channel import Channel, pair
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
-from vspcd.unix.process import describe, fork
+from vspcd.unix.process import describe
 
 HOST = "192.0.2.1"
 
@@ -67,6 +67,12 @@ class Player:
         self.channel.close()
 
 
+def idler(gate: int) -> int:
+    """A process that does nothing until the gate closes. A fork of this one, with all that tests hold, takes longer."""
+    actions = [(os.POSIX_SPAWN_DUP2, gate, 0)]
+    return os.posix_spawnp("cat", ["cat"], os.environ, file_actions=actions)
+
+
 class Cradle(Nursery):
     """Brings processes into the world that do nothing, and hands their parts to us."""
 
@@ -83,7 +89,7 @@ class Cradle(Nursery):
         ours, theirs = pair()
         page = self._arena.take() if page is None else page
         legs = {} if leg is None else {leg.number: leg}
-        pid = fork(wait_for(self._gate), {self._gate})
+        pid = idler(self._gate)
         worker = Worker(pid, Channel(ours), page, self._arena.page(page), state, legs)
         self.players.append(Player(worker, theirs, self.loop))
         return worker
@@ -188,6 +194,13 @@ class Stage:
         done = os.waitid(os.P_PID, player.worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         return done is not None
 
+    def bury_helpers(self) -> None:
+        """The TLS helpers die, and the master learns of it."""
+        for pid in tuple(self.master.tls.helpers):
+            os.kill(pid, signal.SIGKILL)
+            status_of(pid)
+            self.master.tls.reaped(pid, "was killed")
+
     def until(self, condition: Callable[[], object]) -> None:
         until(self.loop, condition)
 
@@ -197,6 +210,7 @@ class Stage:
             if player.worker.pid in self.table.workers:
                 self.dies(player, signal.SIGXCPU)  # of which few are enough to give a console up
             player.close()
+        self.bury_helpers()
         keeper = self.master.consoles.keeper
         if keeper.pid:
             os.kill(keeper.pid, signal.SIGKILL)  # a good end would sync the whole file system
@@ -208,7 +222,7 @@ class Stage:
             sock.close()
         self.loop.close()
         self.cradle.close()
-        lock = next(fd for fd in open_descriptors() if leads_to(fd) == str(self.run / "vspcd.pid"))
+        lock = descriptor_of(self.run / "vspcd.pid")
         for fd in (self.master.directory.fd, self.master.log._fd, lock):
             os.close(fd)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,13 +16,6 @@ from vspcd.proto.control import NEGOTIATING, OWNER, PACKET_LIMIT, decode, encode
 from vspcd.unix import roster
 from vspcd.unix.process import fork
 from workers.orphan import DOOR
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    made = Stage(tmp_path, monkeypatch)
-    yield made
-    made.close()
 
 
 def orphan(stage: Stage) -> int:

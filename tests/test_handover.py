@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,6 @@ from vspcd.core.rights import Who
 from vspcd.handover import State, Unfit
 from vspcd.table import Worker
 from vspcd.tlshelpers import TlsHelper
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    made = Stage(tmp_path, monkeypatch)
-    yield made
-    made.close()
 
 
 def full(stage: Stage) -> State:

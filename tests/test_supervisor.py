@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,13 +13,6 @@ from tests.workers.bench import UUID
 from vspcd import claims
 from vspcd import supervisor as supervisors
 from vspcd.proto.control import CLAIMING, LEAVING, OWNER
-
-
-@pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    made = Stage(tmp_path, monkeypatch)
-    yield made
-    made.close()
 
 
 def test_a_vm_that_is_alone_has_its_console(stage: Stage) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -12,7 +11,6 @@ from typing import Callable
 import pytest
 
 from tests.stage import Stage
-from tests.unix.test_process import status_of
 from vspcd.tlshelpers import TlsHelpers
 from vspcd.unix import process
 
@@ -21,20 +19,9 @@ from vspcd.unix import process
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     """Its certificate is none, which is for the helpers to find out."""
     made = Stage(tmp_path, monkeypatch, f"tls.certificate={tmp_path}/none.pem")
-    for pid in made.master.tls.helpers:
-        os.kill(pid, signal.SIGKILL)
-    bury(made)
+    made.bury_helpers()
     yield made
-    for pid in made.master.tls.helpers:
-        os.kill(pid, signal.SIGKILL)
-    bury(made)
     made.close()
-
-
-def bury(stage: Stage) -> None:
-    for pid in tuple(stage.master.tls.helpers):
-        status_of(pid)
-        stage.master.tls.reaped(pid, "was killed")
 
 
 def no_room(*_arguments: object) -> int:

@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Callable
 
 from vspcd.unix.loop import Loop
@@ -54,6 +55,11 @@ def open_descriptors() -> set[int]:
     """The descriptors that this process has open."""
     gc.collect()  # what earlier tests left to the collector must not go while this one counts
     return {int(name) for name in os.listdir("/proc/self/fd") if leads_to(int(name))}
+
+
+def descriptor_of(path: Path) -> int:
+    """The first descriptor of this process that leads to the file."""
+    return next(int(name) for name in os.listdir("/proc/self/fd") if leads_to(int(name)) == str(path))
 
 
 def leads_to(fd: int) -> str:
