@@ -12,6 +12,7 @@ from typing import Callable, Optional
 import pytest
 
 from tests.system.daemon import Daemon
+from tests.system.lending import Lender
 from tests.system.menus import Menu, session
 from tests.system.vm import FakeVm
 
@@ -46,9 +47,8 @@ def start_daemon(root: Path, stack: ExitStack) -> StartDaemon:
     def end(daemon: Daemon) -> None:
         # Captured, and so shown with the report of a test that failed.
         print(daemon.log())
-        running = daemon.process is not None and daemon.process.poll() is None
         try:
-            if running:
+            if daemon.runs:
                 daemon.stop()
         finally:
             daemon.clean_up()
@@ -59,6 +59,21 @@ def start_daemon(root: Path, stack: ExitStack) -> StartDaemon:
 @pytest.fixture
 def daemon(start_daemon: StartDaemon) -> Daemon:
     return start_daemon()
+
+
+@pytest.fixture(scope="module")
+def lender(request: pytest.FixtureRequest) -> Iterator[Lender]:
+    lender = Lender(lambda: request.session.testsfailed)
+    yield lender
+    lender.end()
+
+
+@pytest.fixture
+def lent(lender: Lender) -> Iterator[Daemon]:
+    """Instead of ``daemon``, for modules whose tests have their own VMs and look at nothing that adds up."""
+    daemon = lender.lend()
+    yield daemon
+    print(daemon.log())
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ class Daemon:
         self.config = config
         self.environment: dict[str, str] = {}
         self.sessions: list[int] = []
+        self._log_begins = 0
         self.process: Optional[subprocess.Popen[bytes]] = None
 
     # The process
@@ -63,11 +64,20 @@ class Daemon:
         return self.process.pid
 
     @property
+    def runs(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    @property
     def output(self) -> Path:
         return self.root / "vspcd.out"
 
     def log(self) -> str:
-        return self.output.read_text(errors="replace") if self.output.exists() else ""
+        written = self.output.read_bytes() if self.output.exists() else b""
+        return written[self._log_begins :].decode(errors="replace")
+
+    def begin_log(self) -> None:
+        """What was logged so far is nobody's business any more."""
+        self._log_begins = self.output.stat().st_size
 
     def command(self) -> list[str]:
         config = ["--config", str(self.config)] if self.config else []

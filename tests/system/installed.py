@@ -18,9 +18,9 @@ class Installed:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for package in ("vspcd", "workers"):
-            shutil.copytree(
-                SOURCE / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "simulator")
-            )
+            # With the bytecode, which holds for a source of its time; what is being written has a longer name.
+            ignore = shutil.ignore_patterns("*.pyc.*", "simulator")
+            shutil.copytree(SOURCE / package, folder / package, ignore=ignore)
 
     @property
     def environment(self) -> dict[str, str]:

@@ -57,6 +57,11 @@ class QueryClient(SocketClient):
         super().close()
 
 
+@pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_list(protocol: int, daemon: Daemon, dial: Dial, stack: ExitStack) -> None:
     vms = [dial(name=f"web0{number}") for number in (1, 2)]
@@ -211,14 +216,16 @@ def test_older_versions_have_their_lists(daemon: Daemon, dial: Dial, stack: Exit
 @pytest.mark.parametrize(
     "words", [b"hello\r\n", b"GET / HTTP/1.0\r\n\r\n", pickle.dumps("3"), pickle.dumps(0)]
 )
-def test_others_are_told_what_the_port_is(words: bytes, daemon: Daemon, stack: ExitStack) -> None:
+def test_others_are_told_what_the_port_is(words: bytes, start_daemon: StartDaemon, stack: ExitStack) -> None:
+    daemon = start_daemon()
     client = stack.enter_context(QueryClient(daemon))
     client.send(words)
     assert b"vSPC.py's query protocol" in client.read_to_end()
     daemon.wait_log("query-refused")
 
 
-def test_who_asks_nothing_has_to_go(daemon: Daemon, stack: ExitStack) -> None:
+def test_who_asks_nothing_has_to_go(start_daemon: StartDaemon, stack: ExitStack) -> None:
+    daemon = start_daemon()
     client = stack.enter_context(QueryClient(daemon))
     client.put(3)
     assert client.get() == 3

@@ -61,6 +61,11 @@ def outcome(daemon: Daemon, *words: str) -> dict[str, Any]:
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def password(tmp_path: Path) -> str:
     path = tmp_path / "password"
     path.write_text("secret\n")
@@ -126,9 +131,9 @@ def test_a_command_that_takes_too_long_is_told(daemon: Daemon) -> None:
         assert (found["exit"], found["error"]) == (206, "web01: the command has not ended within 2 s")
 
 
-def interrupted(daemon: Daemon, command: str) -> tuple[int, str, str]:
-    """exec, whose command has said that it runs, at Ctrl-C."""
-    with started(daemon, "exec", "web01", "--", f"echo begun; echo; {command}") as process:
+def interrupted(daemon: Daemon, command: str, before: str = ":") -> tuple[int, str, str]:
+    """exec, whose command has said that it runs, at Ctrl-C; what comes ``before`` is done by then."""
+    with started(daemon, "exec", "web01", "--", f"{before}; echo begun; echo; {command}") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"
         process.send_signal(signal.SIGINT)
@@ -144,7 +149,7 @@ def test_ctrl_c_ends_the_command_too(daemon: Daemon, shell: str) -> None:
 
 def test_a_command_that_ctrl_c_does_not_end_is_told(daemon: Daemon) -> None:
     with Simulator(daemon, "web01", "--shell", SHELLS["bash"]):
-        code, _, err = interrupted(daemon, "trap '' INT; sleep 30; trap - INT")
+        code, _, err = interrupted(daemon, "sleep 30; trap - INT", "trap '' INT")
     assert (code, err) == (130, "\nvspcctl: the command may still run on web01; look with vspcctl console\n")
 
 

@@ -17,6 +17,11 @@ GREETING = b"raw hello"
 SOME_SECONDS = 1.5
 
 
+@pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
 def open_client(kind: str, daemon: Daemon, vm: FakeVm) -> Client:
     """A client that is on the console for sure: it is counted, and what it agrees on is agreed."""
     before = len(daemon.console(vm.name)["clients"])

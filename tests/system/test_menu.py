@@ -23,6 +23,11 @@ from tests.system.wait import until
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def vm(dial: Dial) -> FakeVm:
     return dial(name="web01")
 

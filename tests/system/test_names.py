@@ -28,6 +28,11 @@ NASTY = {
 }
 
 
+@pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
 def links(daemon: Daemon) -> list[Path]:
     folder = daemon.root / "log" / "by-name"
     return sorted(folder.iterdir()) if folder.exists() else []

@@ -12,6 +12,7 @@ import pytest
 from tests.system.clients import UnixClient
 from tests.system.conftest import StartDaemon
 from tests.system.daemon import Address, Daemon
+from tests.system.lending import Lender
 from tests.system.payload import all_bytes
 from tests.system.tls_peers import (
     LOCAL_1,
@@ -53,6 +54,12 @@ def daemon(start_daemon: StartDaemon, pair: Pair) -> Daemon:
     return start_daemon(LISTED, *pair.settings)
 
 
+@pytest.fixture
+def used(lender: Lender, pair: Pair) -> Daemon:
+    """The same, for tests that ask nothing of who was refused."""
+    return lender.lend(LISTED, *pair.settings)
+
+
 def claim(vm: FakeVm) -> FakeVm:
     """Takes a VM up to the word that says who it is, and says it."""
     for step in vm.steps()[:5]:
@@ -77,33 +84,33 @@ def idle(daemon: Daemon) -> bool:
 @pytest.mark.parametrize("kind", [BalancedVm, TlsVm])
 @pytest.mark.parametrize("header", HEADERS)
 def test_status_and_log_name_the_real_host(
-    header: bytes, kind: type[BalancedVm], daemon: Daemon, stack: ExitStack
+    header: bytes, kind: type[BalancedVm], used: Daemon, stack: ExitStack
 ) -> None:
-    vm = stack.enter_context(dialled(daemon, balanced(daemon, header, kind)))
-    assert daemon.console(vm.name)["peer"] == "10.1.2.3:4711"
-    daemon.wait_log("vm-connected", "peer=10.1.2.3:4711")
+    vm = stack.enter_context(dialled(used, balanced(used, header, kind)))
+    assert used.console(vm.name)["peer"] == "10.1.2.3:4711"
+    used.wait_log("vm-connected", "peer=10.1.2.3:4711")
 
 
-def test_a_host_of_ipv6_is_named(daemon: Daemon, stack: ExitStack) -> None:
-    vm = stack.enter_context(dialled(daemon, balanced(daemon, IPV6)))
-    assert daemon.console(vm.name)["peer"] == "[2001:db8::7]:4711"
+def test_a_host_of_ipv6_is_named(used: Daemon, stack: ExitStack) -> None:
+    vm = stack.enter_context(dialled(used, balanced(used, IPV6)))
+    assert used.console(vm.name)["peer"] == "[2001:db8::7]:4711"
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_header_that_comes_byte_by_byte_is_read(header: bytes, daemon: Daemon, stack: ExitStack) -> None:
-    vm = stack.enter_context(balanced(daemon, b""))
+def test_a_header_that_comes_byte_by_byte_is_read(header: bytes, used: Daemon, stack: ExitStack) -> None:
+    vm = stack.enter_context(balanced(used, b""))
     for at in range(len(header)):
         vm.send_raw(header[at : at + 1])
         time.sleep(PAUSE / 10)
-    dialled(daemon, vm)
-    assert daemon.console(vm.name)["peer"] == "10.1.2.3:4711"
+    dialled(used, vm)
+    assert used.console(vm.name)["peer"] == "10.1.2.3:4711"
 
 
 @pytest.mark.parametrize("kind", [BalancedVm, TlsVm])
-def test_bytes_behind_a_header_are_exact(kind: type[BalancedVm], daemon: Daemon, stack: ExitStack) -> None:
-    vm = stack.enter_context(dialled(daemon, balanced(daemon, HEADERS[1], kind)))
-    client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
-    daemon.wait_clients(vm.name, 1)
+def test_bytes_behind_a_header_are_exact(kind: type[BalancedVm], used: Daemon, stack: ExitStack) -> None:
+    vm = stack.enter_context(dialled(used, balanced(used, HEADERS[1], kind)))
+    client = stack.enter_context(UnixClient(used.socket_path(vm.name)))
+    used.wait_clients(vm.name, 1)
     said, typed = all_bytes(1), all_bytes(2)
     vm.send(said)
     assert client.read(len(said)) == said
@@ -270,13 +277,13 @@ def test_a_health_check_is_recorded_nowhere(words: bytes, half: bool, daemon: Da
 @pytest.mark.parametrize("words", ["send-proxy", "send-proxy-v2"])
 @pytest.mark.parametrize("kind", [BalancedVm, TlsVm])
 def test_haproxy_passes_vms_on_and_their_hosts_are_known(
-    words: str, kind: type[BalancedVm], daemon: Daemon, stack: ExitStack
+    words: str, kind: type[BalancedVm], used: Daemon, stack: ExitStack
 ) -> None:
-    haproxy = stack.enter_context(Haproxy(daemon, BALANCER, words))
-    vm = stack.enter_context(dialled(daemon, kind(haproxy.address, source="127.0.0.7")))
-    assert daemon.console(vm.name)["peer"] == vm.address
-    client = stack.enter_context(UnixClient(daemon.socket_path(vm.name)))
-    daemon.wait_clients(vm.name, 1)
+    haproxy = stack.enter_context(Haproxy(used, BALANCER, words))
+    vm = stack.enter_context(dialled(used, kind(haproxy.address, source="127.0.0.7")))
+    assert used.console(vm.name)["peer"] == vm.address
+    client = stack.enter_context(UnixClient(used.socket_path(vm.name)))
+    used.wait_clients(vm.name, 1)
     said, typed = all_bytes(1), all_bytes(2)
     vm.send(said)
     assert client.read(len(said)) == said
@@ -303,10 +310,10 @@ def test_an_impostor_through_haproxy_is_refused(daemon: Daemon, stack: ExitStack
     assert "127.0.0.8" in daemon.wait_refusal(vm.name)["reason"]
 
 
-def test_a_vm_that_ends_behind_haproxy_is_gone(daemon: Daemon, stack: ExitStack) -> None:
-    haproxy = stack.enter_context(Haproxy(daemon, BALANCER, "send-proxy-v2"))
-    vm = stack.enter_context(dialled(daemon, TlsVm(haproxy.address, source="127.0.0.7")))
+def test_a_vm_that_ends_behind_haproxy_is_gone(used: Daemon, stack: ExitStack) -> None:
+    haproxy = stack.enter_context(Haproxy(used, BALANCER, "send-proxy-v2"))
+    vm = stack.enter_context(dialled(used, TlsVm(haproxy.address, source="127.0.0.7")))
     vm.send(b"last words")
     vm.close()
-    daemon.wait_state(vm.name, "waiting")
-    assert daemon.log_file(vm.name).read_bytes() == b"last words"
+    used.wait_state(vm.name, "waiting")
+    assert used.log_file(vm.name).read_bytes() == b"last words"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -9,20 +10,27 @@ import pytest
 from tests.system.clients import PtyClient
 from tests.system.daemon import VSPCCTL, Daemon
 from tests.system.guest import UP, Guest
+from tests.system.lending import Lender
 from tests.system.simulator import Simulator
 
 BOOT_SECONDS = 90
 
 
-@pytest.fixture
-def console(daemon: Daemon, stack: ExitStack) -> PtyClient:
-    """vspcctl on the console of a guest that has booted."""
-    guest = stack.enter_context(Guest(daemon.root))
-    stack.enter_context(Simulator(daemon, "guest", "--connect", f"unix:{guest.serial}"))
-    client = stack.enter_context(PtyClient([VSPCCTL, "--root", str(daemon.root), "console", "guest"]))
-    client.read_until(UP.encode(), BOOT_SECONDS)
-    client.read_until(b"# ")
-    return client
+@pytest.fixture(scope="module")
+def daemon(lender: Lender) -> Daemon:
+    return lender.lend()
+
+
+@pytest.fixture(scope="module")
+def console(daemon: Daemon) -> Iterator[PtyClient]:
+    """vspcctl on the console of a guest that has booted, once: it takes most of the time."""
+    with ExitStack() as stack:
+        guest = stack.enter_context(Guest(daemon.root))
+        stack.enter_context(Simulator(daemon, "guest", "--connect", f"unix:{guest.serial}"))
+        client = stack.enter_context(PtyClient([VSPCCTL, "--root", str(daemon.root), "console", "guest"]))
+        client.read_until(UP.encode(), BOOT_SECONDS)
+        client.read_until(b"# ")
+        yield client
 
 
 def test_guest_shell_answers_through_vspcctl(console: PtyClient) -> None:

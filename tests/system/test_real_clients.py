@@ -25,6 +25,11 @@ Command = Callable[[Daemon], list[str]]
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def shell(daemon: Daemon) -> Iterator[Daemon]:
     """A daemon with one VM that runs a shell."""
     with Simulator(daemon, NAME, "--shell", PLAIN_SHELL):

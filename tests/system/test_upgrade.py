@@ -324,7 +324,7 @@ def test_version_that_does_not_understand_our_state_is_refused(
 
 
 def test_version_that_hangs_is_refused(changeable: Daemon, installed: Installed) -> None:
-    installed.write("vspcd/claims.py", "while True:\n    pass\n")
+    installed.write("vspcd/claims.py", "import threading\n\nthreading.Event().wait()\n")
     goes_on(changeable, "did not answer within")
 
 

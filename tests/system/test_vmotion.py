@@ -35,6 +35,11 @@ SECRET_AT_LEAST = 8
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def scene(daemon: Daemon, stack: ExitStack) -> Scene:
     return Scene(daemon, stack)
 

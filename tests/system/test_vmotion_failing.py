@@ -32,6 +32,11 @@ OTHER_UUID = "ffffffff-ffff-ffff-ffff-fffffffffffe"
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def scene(daemon: Daemon, stack: ExitStack) -> Scene:
     return Scene(daemon, stack)
 

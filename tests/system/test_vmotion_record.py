@@ -16,6 +16,11 @@ STEPS = ("goahead_ms", "peer_ms", "complete_ms", "done_ms")
 
 
 @pytest.fixture
+def daemon(lent: Daemon) -> Daemon:
+    return lent
+
+
+@pytest.fixture
 def scene(daemon: Daemon, stack: ExitStack) -> Scene:
     return Scene(daemon, stack)
 
