@@ -5,21 +5,22 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
-from tests.ctl.conftest import ROOT, Daemon, environment
+from tests.ctl.conftest import ROOT, Daemon, Terminal, command, environment
 from vspcd.ctl import failure, main
 
 
 def interrupted_in(module: str, *words: str) -> subprocess.CompletedProcess[bytes]:
-    """vspcctl, interrupted when it imports this module."""
+    """vspcctl, interrupted when it imports this module, in a place where Python ignores exceptions."""
     code = (
-        "import sys, vspcd.ctl.main\n"
+        "import os, sys, weakref, vspcd.ctl.main\n"
         "class Interrupted:\n"
         "    def find_spec(self, name, path, target=None):\n"
         f"        if name == {module!r}:\n"
-        "            raise KeyboardInterrupt\n"
+        "            reference = weakref.ref(Interrupted(), lambda _: (os.kill(os.getpid(), 2), None))\n"
         "sys.meta_path.insert(0, Interrupted())\n"
         "sys.exit(vspcd.ctl.main.main())\n"
     )
@@ -34,7 +35,8 @@ def interrupted_in(module: str, *words: str) -> subprocess.CompletedProcess[byte
 
 
 @pytest.mark.parametrize(
-    "module", ["signal", "typing", "argparse", "vspcd.ctl.failure", "vspcd.ctl.status", "socket"]
+    "module",
+    ["typing", "argparse", "vspcd.ctl.failure", "vspcd.ctl.commandline", "vspcd.ctl.status", "socket"],
 )
 def test_an_interrupt_of_the_imports_shows_no_traceback(module: str) -> None:
     done = interrupted_in(module, "status")
@@ -67,6 +69,35 @@ def test_an_interrupt_after_the_end_of_a_command_changes_nothing(web01: Daemon) 
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"web01\t")
+
+
+def test_an_interrupt_of_the_command_itself_is_told_in_its_own_way(
+    web01: Daemon, terminals: Callable[..., Terminal]
+) -> None:
+    terminal = terminals(*command("--root", str(web01.root), "send", "--json", "web01", "-"))
+    terminal.see(b"Ctrl-D")
+    terminal.type(b"\x03")
+    assert terminal.wait() == 130
+    assert b'{"exit": 130, "error": "interrupted"}' in terminal.output
+    assert terminal.is_restored
+
+
+def test_an_interrupt_that_was_ignored_at_the_start_is_ignored_on(web01: Daemon) -> None:
+    """As a shell has it for what it starts in the background."""
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); from vspcd.ctl.main import main\n"
+        "sys.addaudithook(lambda event, _: os.kill(os.getpid(), signal.SIGINT) if event == 'import' else None)\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--root", str(web01.root), "list"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stdout[:6], done.stderr) == (0, b"web01\t", b"")
 
 
 def test_the_exit_code_of_an_interrupt_is_the_same_everywhere() -> None:

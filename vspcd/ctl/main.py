@@ -9,6 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
+TYPE_CHECKING = False  # the real one costs an import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 SIGPIPE = 13
 INTERRUPTED = 130
 """As in ``vspcd.ctl.failure``, which is not there yet when the imports are interrupted."""
@@ -20,21 +24,27 @@ def main(argv: list[str] | None = None) -> int:
     try:
         import signal
 
+        if argv is not None or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            return _main(sys.argv[1:] if argv is None else argv, lambda: None)
+        # At the start there is nothing to put in order, and an exception could be lost: imports have such places.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
         try:
-            return _main(sys.argv[1:] if argv is None else argv)
+            return _main(sys.argv[1:], lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
         finally:
-            if argv is None:
-                # The outcome stands. The interpreter's own end would show where it was interrupted.
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            # The outcome stands. The interpreter's own end would show where it was interrupted.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         return INTERRUPTED
 
 
-def _main(words: list[str]) -> int:
+def _main(words: list[str], begins: Callable[[], object]) -> int:
+    """``begins`` is called when all is imported, before the command itself."""
     from vspcd.ctl.failure import SIGNALLED, Failure
 
     try:
-        code = _run(words)
+        call = _prepared(words)
+        begins()
+        code = call()
         sys.stdout.flush()
     except Failure as failure:
         code = failure.exit_code
@@ -47,7 +57,8 @@ def _main(words: list[str]) -> int:
     return code
 
 
-def _run(words: list[str]) -> int:
+def _prepared(words: list[str]) -> Callable[[], int]:
+    """What does the command."""
     from importlib import import_module
 
     from vspcd.ctl.commandline import COMMANDS, HIDDEN, parse
@@ -57,7 +68,7 @@ def _run(words: list[str]) -> int:
     arguments = parse(words)
     command = {**COMMANDS, **HIDDEN}[arguments.command]
     function = getattr(import_module(command.module), command.function)
-    return int(function(arguments))
+    return lambda: int(function(arguments))
 
 
 if __name__ == "__main__":
