@@ -22,6 +22,8 @@ from typing import Any, Callable, Optional, Union
 
 import pytest
 
+from vspcd.unix import cputime
+
 PATIENCE = 20.0
 UUIDS = [f"5000{number:04x}-0000-0000-0000-000000000000" for number in range(4096)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,6 +199,10 @@ class Terminal:
         while not condition():
             assert time.monotonic() < deadline, f"not so in time: {self.output!r}"
             self._read(0.02)
+
+    def until_it_reads(self) -> None:
+        """Waits until it sleeps: Python loses a signal that comes just before it reads."""
+        self.until(lambda: cputime.state_of(self.process.pid) == "S")
 
     @property
     def is_restored(self) -> bool:

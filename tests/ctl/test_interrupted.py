@@ -76,6 +76,7 @@ def test_an_interrupt_of_the_command_itself_is_told_in_its_own_way(
 ) -> None:
     terminal = terminals(*command("--root", str(web01.root), "send", "--json", "web01", "-"))
     terminal.see(b"Ctrl-D")
+    terminal.until_it_reads()
     terminal.type(b"\x03")
     assert terminal.wait() == 130
     assert b'{"exit": 130, "error": "interrupted"}' in terminal.output

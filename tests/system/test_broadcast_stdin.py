@@ -82,6 +82,7 @@ def test_ctrl_c_before_the_input_has_ended_types_nothing(daemon: Daemon, dial: D
         terminal.see(b"Ctrl-D")
         terminal.type(b"half a line")
         terminal.see(b"half a line")
+        terminal.until_it_reads()
         terminal.type(b"\x03")
         assert terminal.wait() == 130
         assert terminal.is_restored
