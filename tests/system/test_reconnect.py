@@ -9,7 +9,7 @@ from tests.system.clients import SocketClient, TelnetClient, UnixClient
 from tests.system.conftest import Dial
 from tests.system.daemon import Daemon
 from tests.system.vm import VC_UUID, FakeVm, uuid_text, vmware
-from tests.system.wait import until, throughout
+from tests.system.wait import throughout, until
 
 
 def attach(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> list[SocketClient]:
