@@ -141,11 +141,15 @@ class Daemon:
 
     # The control socket
 
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "run" / "control.sock"
+
     def request(self, message: Json) -> list[Json]:
         """All packets of the answer to one request."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
             control.settimeout(20)
-            until(lambda: queued(control, self.root / "run" / "control.sock"), "the control socket has room")
+            until(lambda: queued(control, self.control_socket), "the control socket has room")
             control.send(json.dumps(message).encode())
             packets: list[Json] = []
             while not (packets and packets[-1].get("end")):
