@@ -212,6 +212,7 @@ def test_a_turn_of_the_master_tells_no_more_of_a_list_than_its_time_allows(
 
     monkeypatch.setattr(toolserver, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(toolserver, "TURN", 1.0)
+    monkeypatch.setattr(toolserver, "MOST", 1.0)
     lengths, numbers, before = [], [], 0.0
     for packet in toolserver.listed("who", "clients", slow(100)):
         lengths.append(now - before)
@@ -222,6 +223,29 @@ def test_a_turn_of_the_master_tells_no_more_of_a_list_than_its_time_allows(
         numbers += [each["number"] for each in json.loads(packet[0])["clients"]]
     assert numbers == list(range(1, 100, 2))
     assert lengths == [1.0] * 25 + [0.0]
+
+
+@pytest.mark.parametrize(("turn", "seconds"), [(0.0, 0.001), (0.02, 0.001), (0.04, 0.002), (1000.0, 0.003)])
+def test_an_answer_gets_its_part_of_a_long_turn(turn: float, seconds: float) -> None:
+    assert toolserver.share(turn) == seconds
+
+
+def test_a_list_is_told_sooner_when_turns_are_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a storm of VMs a turn takes a tenth of a second."""
+    now = 0.0
+
+    def items() -> Iterator[dict[str, Any]]:
+        nonlocal now
+        for number in range(300):
+            now += 0.0001
+            yield {"number": number}
+
+    monkeypatch.setattr(toolserver, "time", SimpleNamespace(monotonic=lambda: now))
+    turns = 0
+    for _ in toolserver.listed("who", "clients", items()):
+        turns += 1
+        now += 0.1
+    assert turns <= 12
 
 
 @pytest.mark.parametrize(

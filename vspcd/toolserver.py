@@ -32,8 +32,9 @@ LOOK_AGAIN = 0.02  # seconds until an answer that was not there yet
 READ_WITHIN = 60.0
 TEXT_LIMIT = 8000  # characters; a packet has room for them whatever they are
 
-TURN = 0.001
-"""Seconds that a turn of the loop may spend on telling a list, however long it is."""
+TURN, PART, MOST = 0.001, 0.05, 0.003
+"""Seconds that a turn of the loop may spend on telling a list, however long it is. In a storm of VMs turns are long and
+few: there it is a part of the last turn, and no more than the most."""
 
 Packet = tuple[Union[dict[str, Any], bytes], list[socket.socket]]
 Answer = Iterator[Optional[Packet]]
@@ -240,17 +241,23 @@ def refusal_packet(code: str, text: str) -> dict[str, Any]:
 
 
 def listed(kind: str, key: str, items: Iterable[Optional[dict[str, Any]]]) -> Answer:
-    """Packets with a list each: as many items as one takes, or as are found within TURN. None is left out."""
+    """Packets with a list each: as many items as one takes, or as are found in a turn's share. None is left out."""
     listing, until = control.Listing(kind, key), time.monotonic() + TURN
     for item in items:
         text = b"" if item is None else control.encoded(item)
         fits = not text or listing.take(text)
-        if not fits or time.monotonic() >= until:
+        now = time.monotonic()
+        if not fits or now >= until:
             yield listing.packet(), []
-            until = time.monotonic() + TURN
+            until = time.monotonic() + share(time.monotonic() - now)
         if not fits:
             listing.take(text)
     yield listing.packet(), []
+
+
+def share(turn: float) -> float:
+    """Seconds that an answer may take of a turn, when the last one took so many."""
+    return min(max(TURN, turn * PART), MOST)
 
 
 def refused(code: str, text: str) -> Answer:
