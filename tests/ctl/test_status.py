@@ -326,6 +326,14 @@ def test_json_has_all_of_a_thousand_consoles(daemons: Daemons) -> None:
     assert [c["name"] for c in status["consoles"]] == [f"vm{n}" for n in range(1000)]
 
 
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_json_has_a_line_for_each_console(daemons: Daemons, count: int) -> None:
+    shown = daemons(*(console(n, EVIL) for n in range(count))).ctl("status", "--json").stdout
+    lines = [json.loads(line.rstrip(",")) for line in shown.splitlines() if line.startswith("    {")]
+    assert lines == json.loads(shown)["consoles"]
+    assert len(lines) == count
+
+
 def test_json_has_names_as_they_are(daemons: Daemons) -> None:
     assert as_json(daemons(console(1, EVIL)))["consoles"][0]["name"] == EVIL
 

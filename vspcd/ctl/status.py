@@ -8,6 +8,7 @@ Never: lays out anything for people; overview and details do.
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -48,14 +49,23 @@ def run(arguments: Namespace) -> int:
     status = fetch(socket_path(arguments.socket, arguments.root), arguments.name, fields)
     add_usage(status["consoles"], measure_all=arguments.memory)
     if arguments.json:
-        from vspcd.ctl.indented import indented
-
-        print(indented(status))
+        print(json.dumps(status, indent=2) if arguments.name else by_line(status))
         return OK
     width, colours = table.terminal_width(1), table.colours_wanted(1)
     lines = _lines(status, width, one_console=bool(arguments.name))
     sys.stdout.write("".join(table.rendered(line, width, colours) + "\n" for line in lines))
     return OK
+
+
+def by_line(status: Record) -> str:
+    """JSON with each console on a line of its own: with all indented, 1,000 take the standard library 40 ms."""
+    parts = []
+    for key, value in status.items():
+        text = json.dumps(value)
+        if value and isinstance(value, list):
+            text = "[\n    {}\n  ]".format(",\n    ".join(map(json.dumps, value)))
+        parts.append(f"{json.dumps(key)}: {text}")
+    return "{{\n  {}\n}}".format(",\n  ".join(parts))
 
 
 def _lines(status: Record, width: Optional[int], one_console: bool) -> Iterable[table.Line]:
