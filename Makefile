@@ -13,10 +13,10 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	$$p -c '$(PROBE)' >/dev/null 2>&1 && { command -v $$p; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo run test test-long test-crash man sdist rpm lint format clean
+.PHONY: help venv demo run test test-long test-crash bench bench-quick man sdist rpm lint format clean
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | awk '{ n = $$1; $$1 = ""; printf "  make %-10s%s\n", n, $$0 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | awk '{ n = $$1; $$1 = ""; printf "  make %-12s%s\n", n, $$0 }'
 
 venv: $(READY)  ## set up .venv with .venv/bin/vspcd and .venv/bin/vspcctl
 
@@ -47,6 +47,13 @@ test-long: $(READY)  ## run all tests, the ones that take minutes too
 
 test-crash: $(READY)  ## kill a console's process 1,000 times at each named point (CRASH_KILLS=50 for fewer)
 	@$(BIN)/python -m tests.crash
+
+bench: $(READY)  ## measure vspcd beside other console servers, about 25 minutes; the results go to docs/performance.md
+	-@$(BIN)/pip install --quiet --disable-pip-version-check -r bench/requirements.txt
+	@$(BIN)/python -m bench --docs docs
+
+bench-quick: $(READY)  ## the same in two minutes, with sizes that give a hint; the results go to build/bench
+	@$(BIN)/python -m bench --rounds 1 --many-rounds 1 --seconds 0.4 --vms 200 --idle 6
 
 man: $(READY)  ## write the manual pages into man/, from the options and keys
 	@$(BIN)/python man/generate.py
