@@ -1,13 +1,14 @@
 """For all tests: hypothesis judges results, not the speed of a machine that others use too; bytecode is kept; what
 stays for ever is looked for no more.
 
-Does: sets up hypothesis and the collector; the stage that the tests of the master's parts play on.
+Does: sets up hypothesis, signals and the collector; the stage that the tests of the master's parts play on.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 settings.register_profile("shared-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared-machine")
+
+# A job in the background ignores them, and so would all that it starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 # Thousands of daemons and tools are started: each would compile all that it reads.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -30,6 +30,14 @@ ROWS, COLUMNS = 24, 80
 GRACE = 2.0
 """Seconds that a shell has to leave after SIGHUP."""
 
+IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+IGNORED_BY_JOBS = (
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+)  # in the background, or by nohup
+
 RESPAWN_DELAYS = (0.2, 5.0)
 """Seconds before the shell is started again, doubling from the first to the last while it ends at once."""
 
@@ -160,7 +168,7 @@ def _program(command: Optional[str]) -> tuple[str, list[str]]:
 def _become(program: str, arguments: list[str]) -> NoReturn:
     """In the child: undo what Python changed about signals, and be the shell."""
     try:
-        for ignored in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for ignored in (*IGNORED_BY_PYTHON, *IGNORED_BY_JOBS):
             signal.signal(ignored, signal.SIG_DFL)
         os.execvpe(program, arguments, {**os.environ, "TERM": "vt102"})
     except OSError as error:
