@@ -62,9 +62,9 @@ sdist: $(READY)  ## make dist/vspcd-VERSION.tar.gz, which rpmbuild -ta takes as 
 	@rm -f man/*.[158]
 	@$(BIN)/python setup.py -q sdist
 
-# On a system without a database of RPMs nothing that is required can be found there, so it is not looked for, and
-# Python's libraries are taken from .venv.
-FOREIGN = $(shell rpm -q rpm >/dev/null 2>&1 || echo --nodeps --define "'__python3 $(CURDIR)/$(BIN)/python'")
+# On a system without a database of RPMs nothing that is required can be found there, so it is not looked for; Python's
+# libraries are taken from .venv, and rpm's own scripts, which its shell may not understand, are left out.
+FOREIGN = $(shell rpm -q rpm >/dev/null 2>&1 || echo --nodeps --define "'__python3 $(CURDIR)/$(BIN)/python'" --define "'__os_install_post %{nil}'")
 
 rpm: sdist  ## make the RPMs, below dist/
 	@command -v rpmbuild >/dev/null || { echo "rpmbuild is missing: dnf install rpm-build, or apt-get install rpm" >&2; exit 1; }

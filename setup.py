@@ -1,4 +1,4 @@
-"""Packaging of vspcd. Reads the version as text; only the manual pages need a dependency, PyYAML."""
+"""Packaging of vspcd. Reads the version as text; only the manual pages need the daemon's libraries."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def long_description() -> str:
 
 
 def manual_pages() -> list[tuple[str, list[str]]]:
-    """Made from the parsers, unless the archive brings them. A build without PyYAML goes on without them."""
+    """Made from the parsers, unless the archive brings them. Without the daemon's libraries there are none."""
     pages = {"man1": "man/vspcctl.1", "man5": "man/vspcd.yaml.5", "man8": "man/vspcd.8"}
     if not all((HERE / page).exists() for page in pages.values()):
         done = subprocess.run([sys.executable, str(HERE / "man" / "generate.py")], check=False)

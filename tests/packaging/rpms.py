@@ -50,12 +50,18 @@ def run(*command: object, **options: str) -> str:
     return str(done.stdout)
 
 
-def archive(folder: Path) -> Path:
-    """The archive that ``setup.py sdist`` makes of a copy of the source."""
+def copied(folder: Path) -> Path:
+    """A copy of the source as a clean checkout has it."""
     copy = folder / "source"
     shutil.copytree(SOURCE, copy, ignore=_FORGOTTEN)
     for page in (copy / "man").glob("*.[158]"):
         page.unlink()
+    return copy
+
+
+def archive(folder: Path) -> Path:
+    """The archive that ``setup.py sdist`` makes."""
+    copy = copied(folder)
     run(sys.executable, "setup.py", "-q", "sdist", "--dist-dir", folder, cwd=str(copy))
     shutil.rmtree(copy)
     return folder / f"vspcd-{VERSION}.tar.gz"
