@@ -72,6 +72,34 @@ def test_the_daemon_is_confined() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def calls_of(name: str) -> set[str]:
+    """A system call, or all of a group."""
+    if not name.startswith("@"):
+        return {name}
+    command = ["systemd-analyze", "syscall-filter", "--no-pager", name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    members = [line.strip() for line in done.stdout.splitlines()[1:] if "#" not in line]
+    return {call for member in members if member for call in calls_of(member)}
+
+
+@needs_analyze
+@pytest.mark.parametrize("call", ["fchownat", "prlimit64", "setpriority"])
+def test_what_the_daemon_does_with_groups_limits_and_priorities_is_allowed(call: str) -> None:
+    allowed: set[str] = set()
+    for line in UNIT.read_text().splitlines():
+        key, _, words = line.partition("=")
+        if key == "SystemCallFilter":
+            calls = {call for word in words.lstrip("~").split() for call in calls_of(word)}
+            allowed = allowed - calls if words.startswith("~") else allowed | calls
+    assert call in allowed
+    assert "mount" not in allowed
+
+
+def test_users_and_groups_of_a_directory_are_there_before_it_starts() -> None:
+    """One that sockets.group names and nobody knows is a mistake, after which it is not started again."""
+    assert "nss-user-lookup.target" in lines()["After"].split()
+
+
 @needs_analyze
 def test_each_confinement_that_is_left_out_is_explained() -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--json=short", str(UNIT)]

@@ -225,6 +225,23 @@ def test_what_the_daemon_does_besides_works_in_its_confinement(machine: Machine,
     assert "triggered" in machine.must("journalctl", "-t", "told", "--no-pager")
 
 
+def test_another_group_may_use_the_sockets_and_a_reload_changes_their_mode(machine: Machine) -> None:
+    machine.must("groupadd", "operators")
+    machine.write(DROP_IN, "[Service]\nSupplementaryGroups=operators\n")
+    machine.must("systemctl", "daemon-reload")
+    machine.write(CONFIG, "sockets: {group: operators}\n")
+    machine.must("systemctl", "start", "vspcd")
+    service = Service(machine)
+    with service.dial() as vm:
+        sockets = ("/run/vspc/control.sock", service.wait_open(vm.name)["socket"])
+        shown = ("stat", "-c", "%G %a", *sockets)
+        assert machine.must(*shown).splitlines() == ["operators 660"] * 2
+        machine.write(CONFIG, "sockets: {mode: 0600}\n")
+        machine.must("systemctl", "reload", "vspcd")
+        assert machine.must(*shown).splitlines() == ["vspc 600"] * 2
+    assert [line for line in service.log().splitlines() if " error " in line] == []
+
+
 def test_a_port_below_1024_needs_the_capability_that_the_unit_names(machine: Machine) -> None:
     machine.write(CONFIG, 'proxy: {listen: ["127.0.0.1:23"]}\n')
     assert machine.does("systemctl", "start", "vspcd").returncode != 0
