@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Optional
 
@@ -44,6 +44,12 @@ def tree() -> Path:
     done = subprocess.run([str(MAKE_TREE)], capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())
+
+
+def number_inside(pid: int) -> int:
+    """The number that a process has in its container, or its own without one; 0 when it has gone."""
+    lines = (processes.read(pid, "status") or "").splitlines()
+    return next((int(line.split()[-1]) for line in lines if line.startswith("NSpid:")), 0)
 
 
 class Machine:
@@ -78,13 +84,16 @@ class Machine:
     def _first(self) -> int:
         assert self._container is not None
         assert self._container.poll() is None, self._console.read_text(errors="replace")
-        return next(iter(processes.children(self._container.pid)), 0)
+        # nspawn's first child makes the container, has it as its own sibling, and ends.
+        inside = [pid for pid in processes.children(self._container.pid) if number_inside(pid) == 1]
+        return next(iter(inside), 0)
 
     def power_off(self) -> None:
         """End it, however it is, and take its layer away."""
         if self._container is not None and self._container.poll() is None:
             if self.leader:
-                os.kill(self.leader, POWER_OFF)
+                with suppress(ProcessLookupError):
+                    os.kill(self.leader, POWER_OFF)
             try:
                 self._container.wait(timeout=40)
             except subprocess.TimeoutExpired:
