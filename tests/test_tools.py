@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import gc
 import json
 import os
@@ -86,9 +87,9 @@ class Tool:
 class ToolStage(Stage):
     """A stage with programs on the control socket."""
 
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, *overrides: str) -> None:
         self._tools: list[Tool] = []
-        super().__init__(root, patch)
+        super().__init__(root, patch, *overrides)
 
     def tool(self) -> Tool:
         self._tools.append(Tool(self))
@@ -105,6 +106,20 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ToolStage
     made = ToolStage(tmp_path, monkeypatch)
     yield made
     made.close()
+
+
+def test_a_daemon_that_may_not_give_its_socket_to_a_group_serves_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no member of that group."""
+
+    def refused(name: str, _user: int, _group: int, **_where: int) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), name)
+
+    monkeypatch.setattr(os, "chown", refused)
+    stage = ToolStage(tmp_path, monkeypatch, f"sockets.group={os.getegid()}")
+    assert stage.tool().asks(type="status")[0]["type"] == "status"
+    stage.close()
 
 
 def mistaken(*problems: str) -> Callable[[], Config]:

@@ -232,7 +232,14 @@ class Master:
             self.tools.inherit(each, answer)
 
     def _control_socket(self) -> socket.socket:
-        return toolserver.listener(self.directory.fd, self.config.sockets.mode, self._group())
+        mode = self.config.sockets.mode
+        try:
+            return toolserver.listener(self.directory.fd, mode, self._group())
+        except PermissionError as error:
+            # Consoles and their tools go on, for the daemon's own user and group.
+            reason = f"{error}; vspcd's user has to be a member of sockets.group"
+            self.log.error("socket-mode", socket=toolserver.NAME, reason=reason)
+            return toolserver.listener(self.directory.fd, mode, None)
 
     def _group(self) -> Optional[int]:
         """Whose the sockets are, beside our own user's."""
