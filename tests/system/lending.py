@@ -59,10 +59,10 @@ class Lender:
         daemon.begin_log()
 
     def _forgotten(self, daemon: Daemon) -> bool:
-        """A VM that was hung up a moment ago may still be there."""
+        """A VM that was hung up a moment ago may still be there, and so may one that has not said who it is."""
         for console in daemon.consoles():
             daemon.request({"type": "forget", "console": console["id"]})
-        return not daemon.consoles()
+        return not daemon.consoles() and not any("[" in title for title in daemon.titles().values())
 
     def end(self) -> None:
         """The daemon ends in good order, unless a test has failed that had it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import ExitStack
 from typing import Callable
 
@@ -10,6 +11,7 @@ import pytest
 from tests.system.daemon import Daemon
 from tests.system.lending import Lender
 from tests.system.vm import FakeVm
+from tests.system.wait import until
 
 
 @pytest.fixture
@@ -18,6 +20,12 @@ def fresh(stack: ExitStack) -> Lender:
     lender = Lender(lambda: 0)
     stack.callback(lender.end)
     return lender
+
+
+def begins_to_dial(daemon: Daemon) -> socket.socket:
+    dialled = socket.create_connection(daemon.proxy, timeout=10)
+    until(lambda: any("negotiating" in title for title in daemon.titles().values()), "a worker waits for it")
+    return dialled
 
 
 def test_a_lent_daemon_knows_nothing_of_the_test_before(fresh: Lender) -> None:
@@ -39,8 +47,9 @@ def test_a_lent_daemon_knows_nothing_of_the_test_before(fresh: Lender) -> None:
         lambda daemon: daemon.stop(),
         lambda daemon: (daemon.stop(), daemon.start()),
         lambda daemon: daemon.dial(),
+        begins_to_dial,
     ],
-    ids=["stopped", "started again", "has a VM"],
+    ids=["stopped", "started again", "has a VM", "somebody dials"],
 )
 def test_a_daemon_is_not_lent_again_when_it_is_not_as_before(
     change: Callable[[Daemon], object], fresh: Lender
@@ -50,7 +59,7 @@ def test_a_daemon_is_not_lent_again_when_it_is_not_as_before(
     another = fresh.lend()
     assert another is not daemon
     assert another.consoles() == []
-    if isinstance(kept, FakeVm):
+    if isinstance(kept, (FakeVm, socket.socket)):
         kept.close()
 
 
