@@ -28,6 +28,8 @@ PACKET = 1 << 18  # more than the longest packet of vspcctl's frames
 TYPED_LIMIT = 1 << 62  # bytes; the page's words hold more than one who counts honestly can reach
 RAW, TELNET, ATTACH = "raw", "telnet", "vspcctl"
 SEND = socket.MSG_NOSIGNAL | socket.MSG_DONTWAIT
+PEEK = socket.MSG_PEEK | socket.MSG_DONTWAIT  # an enumeration: putting them together takes as long as to peek
+READ = socket.MSG_DONTWAIT
 BREAK_WIRE = telnet.command(telnet.BREAK)
 
 Data = Union[bytes, memoryview]
@@ -314,7 +316,7 @@ class Client:
 
     def _peek_typed(self, last: bool) -> Optional[Typed]:
         try:
-            data = self.sock.recv(INPUT_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = self.sock.recv(INPUT_LIMIT, PEEK)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
@@ -344,7 +346,7 @@ class Client:
         ahead = len(data) - len(self._before)
         if ahead <= 0 or len(data) >= INPUT_LIMIT or self.unread() <= ahead:
             return False
-        more = self.sock.recv(INPUT_LIMIT, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        more = self.sock.recv(INPUT_LIMIT, PEEK)
         if len(more) > ahead:
             return False  # it has come just now, and will be reported
         self._before += self.sock.recv(ahead, socket.MSG_DONTWAIT)
@@ -371,7 +373,7 @@ class Client:
     def _read_frames(self) -> Optional[Typed]:
         """The frames of one packet; those that a dead worker had dealt with are left out."""
         try:
-            data = self._packet(socket.MSG_PEEK)
+            data = self._packet(PEEK)
         except (BlockingIOError, InterruptedError):
             return None
         except OSError as error:
@@ -391,9 +393,9 @@ class Client:
     def _packet(self, flags: int) -> bytes:
         """The next packet. That it closed without reading everything comes before what it said until then."""
         try:
-            return self.sock.recv(PACKET, flags | socket.MSG_DONTWAIT)
+            return self.sock.recv(PACKET, flags)
         except ConnectionResetError:
-            return self.sock.recv(PACKET, flags | socket.MSG_DONTWAIT)
+            return self.sock.recv(PACKET, flags)
 
     def note_typing(self) -> None:
         """It types, and is heard: note when, for the master."""
@@ -417,7 +419,7 @@ class Client:
         left, self._before = typed.size, b""
         try:
             if self.kind == ATTACH:
-                self._packet(0)  # the one packet that it was
+                self._packet(READ)  # the one packet that it was
                 return
             while left:
                 left -= len(self.sock.recv(left, socket.MSG_DONTWAIT)) or left

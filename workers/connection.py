@@ -13,7 +13,6 @@ what was consumed (``Leg.hold``).
 from __future__ import annotations
 
 import mmap
-import re
 from typing import Callable, Optional, Protocol
 
 from vspcd.core.journal import Buffer
@@ -35,10 +34,12 @@ MESSAGES_PER_TURN = 200
 TOKENS_AT_ONCE = 2 * MESSAGES_PER_TURN
 """What is cut up beyond a turn's messages is cut up again in the next one. Between two messages is one run of data."""
 
+PIECE = 65536
+"""Bytes that are searched at once: few enough to stay in the processor's cache when they are copied for that."""
+
 CLOSED = "closed by the VM's host"
 TLS_ENDED = "its TLS connection has ended"
 NO_EXTENSION = telnet.Negotiation(telnet.WONT, telnet.VMWARE)
-_IAC = re.compile(b"\xff")
 
 
 class Listener(Protocol):
@@ -224,9 +225,19 @@ class Connection:
             return gone
         return None
 
+    def _has_iac(self, seen: int) -> bool:
+        """Whether there is an IAC in what was seen. In bytes, memchr looks for it: an expression, which could look into
+        the buffer as it is, takes fifteen times as long as the copy and the search together."""
+        view, at = self._view, 0
+        while at < seen:
+            if telnet.IAC in bytes(view[at : min(at + PIECE, seen)]):
+                return True
+            at += PIECE
+        return False
+
     def _hand_on(self, seen: int) -> int:
         """Deal with the complete part of what was seen: its size."""
-        if _IAC.search(self._view, 0, seen) is None:
+        if not self._has_iac(seen):
             self._more = self.talked = False
             self.handlers.data(self, self._view[:seen])
             return seen

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from vspcd.proto.terminal import Terminal
+from vspcd.proto.terminal import RAW, Terminal
 from workers.client import Client
 
 UNSAID_LIMIT = 8192
@@ -23,6 +23,8 @@ def told(client: Client, size: int) -> Optional[dict[str, Any]]:
     """What to tell before ``size`` bytes are consumed from a client; None when nothing changes."""
     if client.terminal is None:
         return None
+    if client.terminal.kind == RAW and not client.out and _told_raw(client):
+        return None  # whoever is raw remains so
     before = Terminal().snapshot() if client.told_terminal is None else client.told_terminal["after"]
     after = client.terminal.snapshot()
     if before == after and not client.out:
@@ -31,6 +33,10 @@ def told(client: Client, size: int) -> Optional[dict[str, Any]]:
     counts = {"consumed": client.consumed() + size, "given": client.given(), "answered": client.answered}
     client.told_terminal = {"before": before, "after": after, "unsaid": unsaid, **counts}
     return client.told_terminal
+
+
+def _told_raw(client: Client) -> bool:
+    return client.told_terminal is not None and bool(client.told_terminal["after"]["kind"] == RAW)
 
 
 def restore(client: Client, state: dict[str, Any]) -> bytes:
