@@ -14,6 +14,7 @@ from tests.workers.bench import UUID, tcp_pair
 from vspcd.adoption import Adoption, opened
 from vspcd.proto.control import NEGOTIATING, OWNER, PACKET_LIMIT, decode, encode
 from vspcd.unix import roster
+from vspcd.unix.page import LAYOUT
 from vspcd.unix.process import fork
 from workers.orphan import DOOR
 
@@ -56,7 +57,7 @@ def liar(stage: Stage) -> int:
         roster.enter(book)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
             sock.connect(place)
-            sock.send(b'{"type":"here","kind":"worker"}')
+            sock.send(b'{"type":"here","kind":"worker","layout":1}')
             sock.recv(PACKET_LIMIT)
             sock.send(b'{"type":"complete"}')
             sock.recv(PACKET_LIMIT)
@@ -86,6 +87,39 @@ def test_the_page_of_one_who_is_refused_is_his_until_he_is_dead(
     assert not adoption._refused
 
 
+@pytest.mark.parametrize("layout", [LAYOUT - 1, LAYOUT + 1])
+def test_one_whose_page_has_another_layout_is_refused_and_gets_no_page(
+    stage: Stage, layout: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.master.adoption.close()
+    said: list[str] = []
+    monkeypatch.setattr(
+        stage.master.log, "write", lambda _level, _event, fields: said.append(fields["reason"])
+    )
+    adoption = Adoption(stage.master, opened(stage.master.directory.fd), lambda: None)
+    stage.master.adoption = adoption
+    book, place = stage.cradle.roster, str(stage.run / DOOR)
+    reader, writer = os.pipe()
+
+    def main() -> None:
+        roster.enter(book)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+            sock.connect(place)
+            sock.send(encode({"type": "here", "kind": "worker", "layout": layout}))
+            os.write(writer, sock.recv(PACKET_LIMIT))
+            signal.pause()
+
+    pid = fork(main, {book, writer})
+    os.close(writer)
+    stage.until(lambda: adoption._refused)
+    assert decode(os.read(reader, PACKET_LIMIT))["type"] == "quit"
+    os.close(reader)
+    assert f"layout {layout} and ours {LAYOUT}; its VMs dial again" in said[0]
+    os.kill(pid, signal.SIGKILL)
+    status_of(pid)
+    adoption.close()
+
+
 def survivor(stage: Stage, leg: socket.socket, number: int, state: str) -> tuple[int, int]:
     """A worker that another master has left, with this connection: its pid, and where to read what it is told."""
     book, place = stage.cradle.roster, str(stage.run / DOOR)
@@ -104,7 +138,7 @@ def survivor(stage: Stage, leg: socket.socket, number: int, state: str) -> tuple
         roster.enter(book)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         sock.connect(place)
-        sock.send(encode({"type": "here", "kind": "worker"}))
+        sock.send(encode({"type": "here", "kind": "worker", "layout": LAYOUT}))
         sock.recv(PACKET_LIMIT)
         sock.send(encode(itself))
         socket.send_fds(sock, [encode({"type": "leg", **facts})], [leg.fileno()])

@@ -20,6 +20,7 @@ from vspcd.core.rights import Who
 from vspcd.handover import State, Unfit
 from vspcd.table import Worker
 from vspcd.tlshelpers import TlsHelper
+from vspcd.unix.page import LAYOUT
 
 
 def full(stage: Stage) -> State:
@@ -89,6 +90,30 @@ def test_every_byte_of_the_file_counts(stage: Stage) -> None:
         os.write(cut, os.pread(fd, short, 0))
         assert rejected(cut, stage.run)
     os.close(fd)
+
+
+def test_a_state_of_another_format_is_refused_with_what_to_do(stage: Stage) -> None:
+    state = full(stage)
+    for format_ in (handover.FORMAT + 1, handover.FORMAT - 1, "x" * 900):
+        fd = handover.pack(state)
+        head = {"format": format_, "more": "that this version has no name for"}
+        os.pwrite(fd, json.dumps(head).encode() + b"\n", 0)
+        reason = rejected(fd, stage.run)
+        assert reason.startswith("its format is ")
+        assert f"this version knows {handover.FORMAT}; to change to this version, restart vspcd" in reason
+        assert len(reason) < 300
+
+
+def test_a_state_with_pages_of_another_layout_is_refused_with_what_to_do(stage: Stage) -> None:
+    state = full(stage)
+    for layout in (LAYOUT + 1, LAYOUT - 1):
+
+        def change(facts: dict[str, Any], layout: int = layout) -> None:
+            facts["layout"] = layout
+
+        reason = rejected(rewritten(state, change), stage.run)
+        assert f"have layout {layout}, and this version knows {LAYOUT}" in reason
+        assert "restart vspcd" in reason
 
 
 @pytest.mark.parametrize("name", [each.name for each in dataclasses.fields(State)])

@@ -31,7 +31,7 @@ from vspcd.unix.acceptor import Acceptor
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.failpoint import reached
 from vspcd.unix.loop import READ
-from vspcd.unix.page import MAX_CLIENTS
+from vspcd.unix.page import LAYOUT, MAX_CLIENTS
 from workers.orphan import DOOR
 
 if TYPE_CHECKING:
@@ -196,6 +196,11 @@ class Adoption:
     def _here(self, orphan: Orphan, message: Message, _fds: list[int]) -> None:
         if orphan.kind or message["kind"] not in (WORKER_KIND, TLS_KIND):
             raise PeerError("it does not say what it is")
+        if message["layout"] != LAYOUT:
+            raise PeerError(
+                f"it is of another version, whose pages have layout {message['layout']} and ours {LAYOUT};"
+                " its VMs dial again"
+            )
         orphan.kind = message["kind"]
         if orphan.kind == WORKER_KIND:
             nursery = self._master.nursery

@@ -34,6 +34,7 @@ from vspcd.handover import (
     plain,
 )
 from vspcd.table import ClientRecord, Console, LegRecord, Worker
+from vspcd.unix.page import LAYOUT
 
 if TYPE_CHECKING:
     from vspcd.master import Master
@@ -58,6 +59,7 @@ def of(master: Master) -> State:
         directory=Directory(master.directory.fd),
         lock=File(master.directory.lock),
         arena=File(lasting.arena),
+        layout=LAYOUT,
         sync=[Pipe(fd) for fd in lasting.sync],
         doors=[
             DoorState(door.name, *door.address, TcpListener(door.sock.fileno()))

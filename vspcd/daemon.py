@@ -24,7 +24,7 @@ from vspcd.config_schema import Config
 from vspcd.console_listeners import group_number
 from vspcd.handover import Unfit
 from vspcd.master import Master
-from vspcd.portmap.backends import Choice, objection
+from vspcd.portmap.backends import Choice, from_the_future, objection
 from vspcd.proto.control import QUOTED
 from vspcd.rundir import CannotStart
 from vspcd.unix.logline import Log
@@ -147,6 +147,9 @@ def check_handover(fd: int, config: Config) -> int:
         import_module(name)
     try:
         inheritance.fits(fd, config.dirs.run)
+        newer = from_the_future(Choice(config.ports.backend), config.dirs.state)
+        if newer is not None:
+            raise Unfit(newer)
     except Unfit as reason:
         print(f"version {vspcd.__version__} cannot go on with this state: {reason}", file=sys.stderr)
         return EXIT_CANNOT_START

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, NamedTuple, Optional, Union, get_args, get_origin, get_type_hints
 
+from vspcd.core.names import visible
 from vspcd.unix import process
 
 FORMAT = 1
@@ -25,6 +26,7 @@ VARIABLE = "VSPCD_HANDOVER"
 HEAD_LIMIT = 1000
 STATE_LIMIT = 1 << 30
 QUOTED = 100
+RESTART = "restart vspcd: VMs then have to dial again"
 
 
 class Unfit(Exception):
@@ -190,6 +192,7 @@ class State:
     directory: Directory
     lock: File
     arena: File
+    layout: int
     sync: list[Pipe]
     doors: list[DoorState]
     control: PacketListener
@@ -247,9 +250,13 @@ def unpack(fd: int) -> State:
         raise Unfit(f"it cannot be read: {error.strerror}") from None
     line, _, data = content.partition(b"\n")
     try:
-        head = Head(**json.loads(line[:HEAD_LIMIT]))
-        if head.format != FORMAT:
-            raise Unfit(f"its format is {head.format!r}, ours is {FORMAT}")
+        told = json.loads(line[:HEAD_LIMIT])
+        if isinstance(told, dict) and told.get("format", FORMAT) != FORMAT:
+            raise Unfit(
+                f"its format is {visible(repr(told['format']))[:QUOTED]}, and this version knows {FORMAT};"
+                f" to change to this version, {RESTART}"
+            )
+        head = Head(**told)
         if (len(data), _checksum(head.format, head.version, data)) != (head.size, head.sha256):
             raise Unfit("it is damaged: its checksum is wrong")
         state: State = read(State, json.loads(data), "the state")

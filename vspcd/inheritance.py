@@ -30,6 +30,7 @@ from vspcd.unix import process
 from vspcd.unix.channel import Channel
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
+from vspcd.unix.page import LAYOUT
 
 if TYPE_CHECKING:
     from vspcd.master import Master
@@ -103,6 +104,11 @@ def of(state: State, run: Path, take: Callable[[int], socket.socket]) -> Inherit
     """The records of a state, with the sockets that ``take`` makes of descriptors. Raises Unfit."""
     if state.run != str(run):
         raise Unfit(f"dirs.run has changed from {state.run} to {run}, which needs a restart")
+    if state.layout != LAYOUT:
+        raise Unfit(
+            f"its workers' pages have layout {state.layout}, and this version knows {LAYOUT};"
+            f" to change to this version, {handover.RESTART}"
+        )
     legs = {}
     for each in state.legs:
         leg = LegRecord(

@@ -16,6 +16,7 @@ BEHIND, AHEAD = 16 << 20, 1 << 20
 ROTATED = 10  # rotated files that are looked through for the one that was read last
 FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 SUFFIX = ".log"
+VERSION = 1  # of the file with the places
 
 
 class Place(NamedTuple):
@@ -40,13 +41,21 @@ class Following:
         self.places: dict[str, Place] = {}
         self.folder = folder
         self._path = path
+        self.strange = ""  # why the file with the places is of no use, when another version has written it
 
     def resume(self) -> bool:
         """Go on where another process was; False when that is not known."""
         try:
             with open(self._path, encoding="ascii") as file:
                 known = json.load(file)
-            self.places = {str(console): Place(*map(int, place)) for console, place in known.items()}
+            if known.get("version", VERSION) != VERSION:
+                self.strange = (
+                    f"{self._path} has version {known['version']!r}, and this vspcd knows {VERSION};"
+                    " triggers look at what comes from now on"
+                )
+                return False
+            places = known.get("places", known)  # a file without a version has nothing but places
+            self.places = {str(console): Place(*map(int, place)) for console, place in places.items()}
         except (OSError, ValueError, TypeError, AttributeError):
             self.places = {}
             return False
@@ -67,9 +76,11 @@ class Following:
 
     def save(self) -> None:
         """Keep the places, as a whole or not at all. Raises OSError."""
+        if not self._path:
+            return
         part = self._path + ".part"
         with open(part, "w", encoding="ascii") as file:
-            json.dump(self.places, file, separators=(",", ":"))
+            json.dump({"version": VERSION, "places": self.places}, file, separators=(",", ":"))
         os.rename(part, self._path)
 
     def forget_all(self) -> None:
@@ -78,6 +89,7 @@ class Following:
             os.unlink(self._path)
         except OSError:
             pass  # there is none
+        self._path = ""
 
     def pass_over(self, console: str) -> None:
         """Nothing of what this console has said so far is of interest."""

@@ -24,7 +24,7 @@ from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
-from vspcd.unix.page import Page, map_page
+from vspcd.unix.page import LAYOUT, Page, map_page
 from workers.disksync import WORD
 from workers.orphan import Orphan
 
@@ -151,7 +151,7 @@ class Shell:
     def _knocked(self, sock: socket.socket) -> None:
         self._channel = Channel(sock)
         self._channel.serve(self.loop, self._received, self._master_gone)
-        self._say({"type": "here", "kind": "worker"})
+        self._say({"type": "here", "kind": "worker", "layout": LAYOUT})
         reached("adopt.here")
 
     def _say(self, message: Message, fds: Sequence[int] = ()) -> None:

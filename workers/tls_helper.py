@@ -17,6 +17,7 @@ from vspcd.proto.errors import PeerError
 from vspcd.unix.channel import Channel, ChannelClosed
 from vspcd.unix.logline import Log
 from vspcd.unix.loop import Loop
+from vspcd.unix.page import LAYOUT
 from workers.orphan import Orphan
 from workers.tls_context import BadCertificate, Loaded, load
 from workers.tls_leg import Reports, TlsLeg
@@ -77,7 +78,7 @@ class Helper:
         self._channel = Channel(sock)
         self._channel.serve(self._loop, self._received, self._master_gone)
         self._muted = False
-        self._tell("here", kind="tls")
+        self._tell("here", kind="tls", layout=LAYOUT)
         self._tell(
             "helper",
             clients=self._clients,

@@ -146,6 +146,9 @@ class Watcher:
         known, self._following.folder = self._following, self._folder
         if not known.places and not (resume and known.resume()):
             known.begin()
+        if known.strange:
+            self._log.error("trigger-places-unknown", reason=known.strange)
+            known.strange = ""
         self._save_later()
         self._loop.watch(self._kernel.fd, READ, lambda _events: self._grown())
         self._all_dirty()

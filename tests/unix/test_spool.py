@@ -123,6 +123,22 @@ def test_a_file_that_says_nothing_is_no_spool_and_goes(tmp_path: Path, content: 
     assert not file.exists()
 
 
+@pytest.mark.parametrize("word", [b"vspcd-spool", b"vspcd-spool-1", b"vspcd-spool-3"])
+def test_what_another_version_has_kept_is_set_aside(tmp_path: Path, word: bytes) -> None:
+    (tmp_path / "journal").mkdir()
+    file = tmp_path / "journal" / f"{STEM}.spool"
+    left = word + b" 5\nbytes of a VM"
+    file.write_bytes(left)
+    spool = made(tmp_path)
+    assert not spool.find()
+    assert not file.exists()
+    assert file.with_name(file.name + ".other-version").read_bytes() == left
+    assert all(part in spool.strange for part in (word.decode(), "other-version", "vspcd-spool-2"))
+    assert spool.put(7, b"abc") == 3
+    heir = made(tmp_path)
+    assert (heir.find(), heir.strange) == (True, "")
+
+
 def test_headers_are_of_one_length_and_can_be_read_back() -> None:
     for position in (0, 1, 999, 1 << 59):
         assert len(header_of(position)) == HEADER

@@ -20,12 +20,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from vspcd.portmap import sqlite
 from vspcd.portmap.base import Backend, Change, Entry, PortMapError
 from vspcd.portmap.memory import MemoryBackend
-from vspcd.portmap.sqlite import SqliteBackend
 from vspcd.proto.vmware_codes import format_uuid
 
 MEMORY, FILE = "memory", "file"
+FILE_NAME = "portmap.db"
 LIMIT = 10.0
 REASON_LIMIT = 500
 NOTES = 20
@@ -46,8 +47,13 @@ def opened(choice: Choice, state: Path) -> Backend:
     if choice.name == MEMORY:
         return MemoryBackend()
     if choice.name == FILE:
-        return SqliteBackend(state / "portmap.db")
+        return sqlite.SqliteBackend(state / FILE_NAME)
     return Guarded(choice, state)
+
+
+def from_the_future(choice: Choice, state: Path) -> Optional[str]:
+    """Why this version cannot read the map that is there; None when it can, or when that is not known beforehand."""
+    return sqlite.from_the_future(state / FILE_NAME) if choice.name == FILE else None
 
 
 def objection(choice: Choice) -> Optional[str]:

@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from vspcd.portmap.base import Change, Entry, PortMapError, outcome
 
 LOCK_SECONDS = 5.0
 CHECK_FAULTS = 3
 SMALLEST_FILE = 512
+FIRST_BYTES, VERSION_AT = b"SQLite format 3\0", 60  # of the file's header, where PRAGMA user_version is kept
 
 _COLUMNS = tuple(field.name for field in fields(Entry))
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, checksum FROM consoles ORDER BY console"
@@ -189,13 +190,28 @@ def _check_structure(base: sqlite3.Connection) -> None:
         raise _Damaged("; ".join(faults).replace("\n", " "))
 
 
+def from_the_future(path: Path) -> Optional[str]:
+    """Why the map is nothing for this version, without opening it: somebody else may have it. None: it is not newer."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(VERSION_AT + 4)
+    except OSError:
+        return None
+    version = int.from_bytes(head[VERSION_AT:], "big", signed=True)
+    return _too_new(path, version, STEPS) if head.startswith(FIRST_BYTES) and version > len(STEPS) else None
+
+
+def _too_new(path: Path, version: int, steps: Sequence[str]) -> str:
+    return (
+        f"the port map {path} has version {version}, and this vspcd knows versions up to {len(steps)}:"
+        " it was written by a newer one; upgrade, or move the file away to begin a new map"
+    )
+
+
 def _migrate(base: sqlite3.Connection, path: Path, steps: Sequence[str]) -> None:
     version = base.execute("PRAGMA user_version").fetchone()[0]
     if not 0 <= version <= len(steps):
-        raise PortMapError(
-            f"the port map {path} has version {version}, and this vspcd knows versions up to {len(steps)}:"
-            " it was written by a newer one; upgrade, or move the file away to begin a new map"
-        )
+        raise PortMapError(_too_new(path, version, steps))
     for number in range(version, len(steps)):
         with _transaction(base):
             base.execute(steps[number])

@@ -165,7 +165,7 @@ TABLE: Mapping[str, Mapping[str, Rule]] = {
         "probe": Rule({"leg": int}),
     },
     ORPHAN: {
-        "here": Rule({"kind": str}),
+        "here": Rule({"kind": str, "layout": int}),  # of its page
         "worker": Rule(
             {"state": str, "console": _OPTIONAL_FACTS, "move": _OPTIONAL_FACTS, "known": _OPTIONAL_FACTS}
         ),

@@ -151,7 +151,10 @@ class LogFile(LogReader):
     def _is_spooled(self, failed: bool, resume: bool) -> bool:
         """Whether an earlier process has left something to be logged."""
         log, spool = self._log, self._spool
-        if not self.settings.enabled or not spool.find():
+        found = self.settings.enabled and spool.find()
+        if spool.strange:
+            self._ties.trouble(spool.strange)
+        if not found:
             return False
         end = spool.end if resume else spool.end + spool.missing.size
         if failed or (not resume and spool.base > log.end):

@@ -20,6 +20,9 @@ from typing import NamedTuple, Optional
 
 from vspcd.unix.failpoint import reached
 
+LAYOUT = 1
+"""Of the words below. Processes of different versions share pages, so whoever moves a word counts this up."""
+
 PAGE = 8192
 WORDS = PAGE // 8
 ARENA_PAGES = 32768  # workers at a time, at most; untouched pages cost nothing

@@ -15,6 +15,7 @@ import os
 from typing import NamedTuple, Optional
 
 from vspcd.core.journal import Buffer
+from vspcd.core.names import visible
 from vspcd.unix.failpoint import reached
 from vspcd.unix.logsettings import SPARE
 
@@ -23,6 +24,7 @@ FOLDER = "journal"  # in the run directory
 MODE = 0o600
 FOLDER_MODE = 0o700
 LOOK_EVERY = 65536  # bytes, between two looks at the room that is left
+FAMILY = b"vspcd-spool"
 MAGIC = "vspcd-spool-2"
 LINE = 34  # of the position; the same again for what is missing
 HEADER = 2 * LINE  # bytes before the first one kept
@@ -50,6 +52,7 @@ class Spool:
         self.base = 0
         self.end = 0
         self.missing = NOTHING
+        self.strange = ""  # what was found of another version, and where it is now
         self._folder = folder
         self._fd = -1
         self._looked_at = -LOOK_EVERY
@@ -67,12 +70,29 @@ class Spool:
             size = os.fstat(self._fd).st_size - HEADER
         except OSError:
             return False
+        if header.startswith(FAMILY) and not header.startswith(MAGIC.encode()):
+            self._set_aside(header)
+            return False
         base, missing = position_of(header[:LINE]), missing_of(header[LINE:])
         if base is None or size < 0 or not (size or missing.size):
             self.clear()
             return False
         self.base, self.end, self.missing = base, base + size, missing
         return True
+
+    def _set_aside(self, header: bytes) -> None:
+        """Another version knows what is in it: nothing of it is used, and nothing is lost."""
+        word = header.split()[0].decode("ascii", "replace")[:LINE]
+        aside = f"{self._path}.other-version"
+        self.close()
+        try:
+            os.rename(self._path, aside)
+        except OSError:
+            aside = self._path  # a directory in trouble; the next to find it tries again
+        self.strange = (
+            f"the spool of another version ({visible(word)}, this one knows {MAGIC}) is not in the log, but kept as"
+            f" {aside}; that version logs it, named as before"
+        )
 
     def put(self, position: int, data: Buffer) -> int:
         """Keep what comes at this position, the end of what is kept: how many bytes were taken."""
