@@ -22,6 +22,13 @@ def test_colours_and_carriage_returns_are_no_text() -> None:
     assert transcript.last_line == "web01 login: "
 
 
+@pytest.mark.parametrize(
+    "pieces", [(b"a\n\x1b[?2004l\rtwo\r\n",), (b"a\n\x1b[?2004l\r", b"two\r", b"\n"), (b"a\n\r\rt\rwo\n",)]
+)
+def test_a_line_begins_behind_the_carriage_return_of_a_line_editor(pieces: tuple[bytes, ...]) -> None:
+    assert said(*pieces).search(compiled(["^two$"])) == (0, "two", "two")
+
+
 def test_a_letter_in_two_pieces_is_one() -> None:
     assert said("ü".encode()[:1], "ü".encode()[1:]).text == "ü"
 

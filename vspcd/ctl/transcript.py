@@ -18,7 +18,6 @@ from vspcd.ctl.plain import PlainText
 KEPT = 1 << 17
 BACK = 4096  # characters before what is new that a match may begin in
 _COLOUR = re.compile(rb"\x1b\[[0-9;:]*m")
-_RETURNS = re.compile(r"\r+(?=\n)|\r+\Z")
 
 
 class Found(NamedTuple):
@@ -51,10 +50,8 @@ class Transcript:
 
     def feed(self, data: bytes) -> None:
         """The VM has said this."""
-        clean = _COLOUR.sub(b"", self._plain.feed(data))
+        clean = _COLOUR.sub(b"", self._plain.feed(data)).replace(b"\r", b"")
         self.text += self._decoder.decode(clean)
-        if "\r" in self.text[-len(clean) - 2 :]:
-            self.text = _RETURNS.sub("", self.text)
         over = len(self.text) - KEPT
         if over > 0:
             self.text = self.text[over:]
