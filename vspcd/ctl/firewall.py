@@ -98,6 +98,8 @@ def _without_nft(port: int) -> Iterator[Finding]:
         yield Finding(WARNING, "iptables has rules for what comes in, which are not understood here", cure)
     elif rules.code is not None:
         yield _unread(port, "iptables -S")
+    elif os.geteuid():  # whose PATH seldom has the folder of these tools
+        yield _unread(port, "nft list ruleset")
     else:
         yield Finding(
             WARNING, "neither nft nor iptables is installed: if this machine has a firewall, it is not known"
