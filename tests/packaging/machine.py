@@ -24,7 +24,7 @@ from tests.system.vm import FakeVm
 from tests.system.wait import Deadline, until
 
 MAKE_TREE = Path(__file__).parent / "make-tree"
-NEEDED = ("debootstrap", "systemd-nspawn", "nsenter", "flock")
+NEEDED = ("debootstrap", "systemd-nspawn", "nsenter", "setpriv", "flock")
 POWER_OFF = signal.SIGRTMIN + 4  # as systemd(1) says
 CLONE_NEWNET = 0x40000000
 UP = ("running", "degraded", "starting")
@@ -68,10 +68,11 @@ class Machine:
 
     def boot(self) -> Machine:
         """Wait until systemd is up."""
-        command = ["systemd-nspawn", "-q", "-D", str(self.root), "--boot", "--register=no", "--keep-unit"]
+        alone = ["setpriv", "--pdeathsig", "KILL"]  # it goes with us, however we go
+        command = [*alone, "systemd-nspawn", "-q", "-D", str(self.root), "--boot"]
         with self._console.open("wb") as console:
             self._container = subprocess.Popen(
-                [*command, "--private-network", "--console=pipe"],
+                [*command, "--register=no", "--keep-unit", "--private-network", "--console=pipe"],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import signal
+import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tests.packaging import machine as machines
 from tests.packaging.machine import Machine, Service, Stream
 from tests.packaging.rpms import NEXT, VERSION, Packages
 from tests.system.tls_peers import TlsVm, dialled, self_signed
-from tests.system.wait import until
+from tests.system.wait import PATIENCE, until
 
 NO_MACHINE = machines.objection()
 pytestmark = [
@@ -44,10 +47,21 @@ def service(machine: Machine) -> Service:
     return Service(machine)
 
 
+def drop_in(machine: Machine, *lines: str) -> None:
+    """What ``systemctl edit vspcd`` makes."""
+    machine.write(DROP_IN, "\n".join(("[Service]", *lines, "")))
+    machine.must("systemctl", "daemon-reload")
+
+
 def restarted(service: Service, times: int, seconds: float = 30) -> None:
     """Wait until systemd has started it again so often, and it is ready."""
     until(lambda: service.machine.shows("NRestarts") == str(times), "it is started again", seconds)
     until(lambda: service.machine.shows("ActiveState") == "active", "it is ready again")
+
+
+def errors(machine: Machine) -> str:
+    """What the daemon has complained of."""
+    return machine.must("journalctl", "-q", "-u", "vspcd", "-p", "err", "--no-pager")
 
 
 def told(machine: Machine) -> str:
@@ -134,8 +148,7 @@ def test_a_master_that_dies_while_its_configuration_is_wrong_waits_for_it_to_be_
 
 
 def test_a_master_that_stands_still_is_replaced_and_the_stream_goes_on(service: Service) -> None:
-    service.machine.write(DROP_IN, "[Service]\nWatchdogSec=3\n")
-    service.machine.must("systemctl", "daemon-reload")
+    drop_in(service.machine, "WatchdogSec=3")
     service.machine.must("systemctl", "restart", "vspcd")
     pid = service.pid
     with service.dial() as vm, Stream(service, vm) as stream:
@@ -221,14 +234,13 @@ def test_what_the_daemon_does_besides_works_in_its_confinement(machine: Machine,
         until(lambda: "triggered secret" in told(machine), "it is told of the line")
         assert "secret" in service.ctl("top", "--once").stdout
         assert "Kernel panic" in service.ctl("log", "secret").stdout
-    assert [line for line in service.log().splitlines() if " error " in line] == []
+    assert errors(machine) == ""
     assert "triggered" in machine.must("journalctl", "-t", "told", "--no-pager")
 
 
 def test_another_group_may_use_the_sockets_and_a_reload_changes_their_mode(machine: Machine) -> None:
     machine.must("groupadd", "operators")
-    machine.write(DROP_IN, "[Service]\nSupplementaryGroups=operators\n")
-    machine.must("systemctl", "daemon-reload")
+    drop_in(machine, "SupplementaryGroups=operators")
     machine.write(CONFIG, "sockets: {group: operators}\n")
     machine.must("systemctl", "start", "vspcd")
     service = Service(machine)
@@ -239,18 +251,88 @@ def test_another_group_may_use_the_sockets_and_a_reload_changes_their_mode(machi
         machine.write(CONFIG, "sockets: {mode: 0600}\n")
         machine.must("systemctl", "reload", "vspcd")
         assert machine.must(*shown).splitlines() == ["vspc 600"] * 2
-    assert [line for line in service.log().splitlines() if " error " in line] == []
+    assert errors(machine) == ""
+
+
+def test_a_hook_finds_an_address_by_its_name_in_the_confinement(machine: Machine) -> None:
+    with machine.network():
+        server = socket.create_server(("127.0.0.1", 0))
+    with server:
+        server.settimeout(PATIENCE)
+        machine.write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
+        address = f"http://localhost:{server.getsockname()[1]}/told"
+        machine.write(CONFIG, f"hooks: {{rules: [{{events: [connected], post: '{address}'}}]}}\n")
+        machine.must("systemctl", "start", "vspcd")
+        with Service(machine).dial(), server.accept()[0] as posted:
+            assert posted.recv(65536).startswith(b"POST /told ")
 
 
 def test_a_port_below_1024_needs_the_capability_that_the_unit_names(machine: Machine) -> None:
     machine.write(CONFIG, 'proxy: {listen: ["127.0.0.1:23"]}\n')
     assert machine.does("systemctl", "start", "vspcd").returncode != 0
     assert "127.0.0.1:23" in machine.journal()
-    grant = "CapabilityBoundingSet=CAP_NET_BIND_SERVICE\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n"
-    machine.write(DROP_IN, f"[Service]\n{grant}")
-    machine.must("systemctl", "daemon-reload")
+    capability = "CAP_NET_BIND_SERVICE"
+    drop_in(machine, f"CapabilityBoundingSet={capability}", f"AmbientCapabilities={capability}")
     machine.must("systemctl", "restart", "vspcd")
     assert "VMs dial 127.0.0.1:23" in machine.shows("StatusText")
+
+
+def test_logs_elsewhere_need_the_path_that_the_unit_names(machine: Machine) -> None:
+    machine.write(CONFIG, "log: {dir: /srv/consoles}\n")
+    machine.must("install", "-d", "-o", "vspc", "/srv/consoles")
+    drop_in(machine, "ReadWritePaths=/srv/consoles")
+    machine.must("systemctl", "start", "vspcd")
+    service = Service(machine)
+    with service.dial() as vm:
+        vm.send(b"said")
+        log = machine.path(f"/srv/consoles/{vm.uuid}.log")
+        until(lambda: log.exists() and log.read_bytes() == b"said", "it is logged there")
+
+
+def test_who_is_in_the_group_may_use_the_consoles_and_nobody_else(machine: Machine) -> None:
+    machine.must("groupadd", "operators")
+    for name, groups in (("alice", "vspc"), ("bob", "users"), ("carol", "operators")):
+        machine.must("useradd", "-G", groups, name)
+    machine.must("systemctl", "start", "vspcd")
+    with Service(machine).dial() as vm:
+        vm.send(b"secret\r\n")
+        for command in (("status",), ("log", vm.name), ("grep", "secret")):
+            machine.must("runuser", "-u", "alice", "--", "vspcctl", *command)
+            denied = machine.does("runuser", "-u", "bob", "--", "vspcctl", *command)
+            assert (denied.returncode != 0, "secret" in denied.stdout) == (True, False)
+        assert "secret" in machine.must("runuser", "-u", "alice", "--", "vspcctl", "log", vm.name)
+    machine.write(CONFIG, "sockets: {group: operators}\n")
+    drop_in(machine, "SupplementaryGroups=operators")
+    machine.must("systemctl", "restart", "vspcd")
+    machine.must("runuser", "-u", "carol", "--", "vspcctl", "status")
+    assert machine.does("runuser", "-u", "bob", "--", "vspcctl", "status").returncode != 0
+
+
+def test_a_copy_of_the_map_that_was_made_while_it_ran_gives_the_ports_back(service: Service) -> None:
+    machine = service.machine
+    with service.dial(name="one") as one, service.dial(name="two") as two:
+        ports = [service.port(vm.name) for vm in (one, two)]
+    machine.must("cp", "/var/lib/vspc/portmap.db", "/root/copy")
+    with closing(sqlite3.connect(machine.path("/root/copy"))) as copy:
+        assert copy.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    machine.must("systemctl", "stop", "vspcd")
+    machine.must("find", "/var/lib/vspc", "-type", "f", "-delete")
+    machine.must("cp", "/root/copy", "/var/lib/vspc/portmap.db")
+    machine.must("chown", "-R", "vspc:vspc", "/var/lib/vspc", "/var/log/vspc")
+    machine.must("systemctl", "start", "vspcd")
+    with service.dial(name="two", uuid=two.uuid), service.dial(name="one", uuid=one.uuid):
+        assert [service.port(name) for name in ("one", "two")] == ports
+
+
+def test_removing_ends_the_consoles_of_a_master_that_systemd_has_given_up(service: Service) -> None:
+    machine = service.machine
+    with service.dial() as vm:
+        machine.write(CONFIG, "log_levle: debug\n")
+        machine.must("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "vspcd")
+        until(lambda: machine.shows("ActiveState") == "failed", "systemd gives up")
+        assert any(vm.uuid in title for title in machine.titles())
+        machine.must("rpm", "-e", "vspcd")
+        until(lambda: machine.titles() == [], "nobody is left")
 
 
 def test_stopping_and_removing_leave_no_process_and_keep_the_logs(service: Service) -> None:
