@@ -73,6 +73,24 @@ def test_a_host_that_pins_another_certificate(start_daemon: StartDaemon, root: P
     assert "#thumbprint=" in done.stdout
 
 
+def test_a_host_that_looks_at_the_certificate_behind_the_handshake(
+    start_daemon: StartDaemon, root: Path
+) -> None:
+    Daemon(root).ctl("cert", "--self-signed", "127.0.0.1", "--out", str(root))
+    daemon = start_daemon(f"tls.certificate={root}/vspcd-cert.pem", f"tls.key={root}/vspcd-key.pem")
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(daemon.proxy, timeout=20) as sock:
+        context.wrap_socket(sock).close()
+    daemon.wait_refusal("TLS connection has ended")
+    done = daemon.ctl("doctor")
+    assert (
+        "The host has closed right behind the TLS handshake: mostly it does not take our certificate"
+        in done.stdout
+    )
+    assert "#thumbprint=" in done.stdout
+
+
 def test_tls_without_a_certificate(daemon: Daemon) -> None:
     with socket.create_connection(daemon.proxy, timeout=20) as sock, suppress(OSError):
         ssl.create_default_context().wrap_socket(sock, server_hostname="127.0.0.1")

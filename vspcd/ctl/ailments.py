@@ -123,6 +123,12 @@ AILMENTS = (
         "TLS:", "The host does not take our certificate: its thumbprint in the VM's URI is another one, or missing.",
         port_lines,
     ),
+    Ailment(
+        "its TLS connection has ended",
+        "The host has closed right behind the TLS handshake: mostly it does not take our certificate, because its "
+        "thumbprint in the VM's URI is another one, or missing.",
+        port_lines,
+    ),
     Ailment("claims to be this VM", "Duplicate UUID: a clone that has kept its original's, or an impostor.", _new_uuid),
     Ailment("without a label", "Two serial ports of one VM, and nothing tells them apart.", _label),
     Ailment("no such service", "The port URI is none of proxy.uri.", port_lines),
