@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.ctl.conftest import ROOT, Daemon, Terminal, command, environment
+from tests.system import processes
+from tests.system.wait import until
 from vspcd.ctl import failure, main
 
 
@@ -69,6 +72,44 @@ def test_an_interrupt_after_the_end_of_a_command_changes_nothing(web01: Daemon) 
     )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"web01\t")
+
+
+def test_words_that_nobody_reads_do_not_keep_an_interrupted_command() -> None:
+    code = (
+        "import os, signal, sys, vspcd.ctl.commands as commands; from vspcd.ctl.main import main\n"
+        "def interrupted(_):\n"
+        "    os.set_blocking(1, False)\n"
+        "    try:\n"
+        "        while True: os.write(1, bytes(1))\n"
+        "    except BlockingIOError: os.set_blocking(1, True)\n"
+        "    sys.stdout.write('nobody reads this')\n"
+        "    print('begun', file=sys.stderr, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "commands.list_consoles = interrupted\n"
+        "sys.exit(main())"
+    )
+    reader, writer = os.pipe()
+    buffered = {key: value for key, value in environment().items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "list"], cwd=ROOT, env=buffered, stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == b"begun\n"
+        until(lambda: process.poll() is not None or defaults_to_the_end(process.pid), "it was interrupted")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == -signal.SIGINT
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(reader)
+
+
+def defaults_to_the_end(pid: int) -> bool:
+    """Whether a process neither ignores nor handles an interrupt."""
+    lines = dict(line.split(":\t", 1) for line in (processes.read(pid, "status") or "").splitlines())
+    return not (int(lines["SigIgn"], 16) | int(lines["SigCgt"], 16)) >> (signal.SIGINT - 1) & 1
 
 
 def test_an_interrupt_of_the_command_itself_is_told_in_its_own_way(

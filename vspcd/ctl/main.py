@@ -28,11 +28,15 @@ def main(argv: list[str] | None = None) -> int:
             return _main(sys.argv[1:] if argv is None else argv, lambda: None)
         # At the start there is nothing to put in order, and an exception could be lost: imports have such places.
         signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+        # The outcome stands. The interpreter's own end would show where it was interrupted.
+        ending = signal.SIG_IGN
         try:
             return _main(sys.argv[1:], lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+        except KeyboardInterrupt:
+            ending = signal.SIG_DFL  # words that nobody reads may hold up that end: the next interrupt is the last
+            raise
         finally:
-            # The outcome stands. The interpreter's own end would show where it was interrupted.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, ending)
     except KeyboardInterrupt:
         return INTERRUPTED
 
