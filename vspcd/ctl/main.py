@@ -33,9 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         try:
             return _main(sys.argv[1:], lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
         except KeyboardInterrupt:
-            ending = (
-                signal.SIG_DFL
-            )  # words that nobody reads may hold up that end: the next interrupt is the last
+            # Words that nobody reads may hold up that end: the next interrupt is the last.
+            ending = signal.SIG_DFL
             raise
         finally:
             signal.signal(signal.SIGINT, ending)
