@@ -189,6 +189,12 @@ def test_an_upgrade_of_the_package_keeps_the_stream(service: Service, packages: 
         done = service.ctl("upgrade", "--workers")
         assert done.returncode == 0, done.stderr
         stream.goes_on()
+        before = service.log().count(f" to {NEXT}")
+        service.machine.must("rpm", "-U", "--nodeps", "--replacepkgs", f"/var/tmp/{packages.main(NEXT).name}")
+        assert (
+            service.log().count(f" to {NEXT}") == before + 1
+        )  # another build of one version takes over, too
+        stream.goes_on()
         stream.finish()
     assert service.machine.shows("NRestarts") == "0"
 
@@ -198,7 +204,9 @@ def test_an_upgrade_that_cannot_go_on_is_told_of_and_the_old_version_stays(
 ) -> None:
     with service.dial() as vm, Stream(service, vm) as stream:
         service.machine.write(CONFIG, "log_levle: debug\n")
-        assert "the version that was running goes on" in service.machine.install(packages.main(NEXT))
+        shown = service.machine.install(packages.main(NEXT))
+        assert "the version that was running goes on" in shown
+        assert "log_levle" in shown
         assert service.status()["version"] == VERSION
         service.machine.write(CONFIG, "log_level: debug\n")
         service.machine.must("vspcctl", "upgrade")

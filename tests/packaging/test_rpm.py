@@ -187,18 +187,22 @@ def running(installed: Root, root: Path, stack: ExitStack) -> InstalledDaemon:
 
 
 def test_the_installed_daemon_serves_and_writes_nothing_to_its_library(
-    running: InstalledDaemon, installed: Root
+    installed: Root, packages: Packages, root: Path, stack: ExitStack
 ) -> None:
-    with running.dial() as vm, TcpClient(running.port(vm.name)) as client:
-        running.wait_clients(vm.name, 1)
+    installed.install(packages.main(NEXT))
+    before = installed.files()
+    daemon = InstalledDaemon(root, installed)
+    stack.callback(daemon.clean_up)
+    daemon.start()
+    assert daemon.status()["version"] == NEXT  # which no other place has that Python looks into
+    with daemon.dial() as vm, TcpClient(daemon.port(vm.name)) as client:
+        daemon.wait_clients(vm.name, 1)
         vm.send(b"hello")
         client.read_until(b"hello")
-        assert vm.name in running.ctl("status").stdout
-    running.stop()
-    assert installed.verify() == []
-    assert run("rpm", "--root", installed.folder, "--dbpath", "/var/lib/rpm", "-q", "vspcd").startswith(
-        "vspcd-"
-    )
+        assert vm.name in daemon.ctl("status").stdout
+    assert NEXT in daemon.ctl("--version").stdout
+    daemon.stop()
+    assert (installed.verify(), installed.files()) == ([], before)
 
 
 def test_a_reload_after_the_packages_upgrade_lets_it_take_over(
