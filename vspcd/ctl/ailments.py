@@ -132,13 +132,17 @@ AILMENTS = (
     Ailment("claims to be this VM", "Duplicate UUID: a clone that has kept its original's, or an impostor.", _new_uuid),
     Ailment("without a label", "Two serial ports of one VM, and nothing tells them apart.", _label),
     Ailment("no such service", "The port URI is none of proxy.uri.", port_lines),
-    Ailment("irection", "The port's direction has to be server.", port_lines),
+    Ailment("direction is|asks us to dial", "The port's direction has to be server.", port_lines),
+    Ailment(
+        "VC UUID is blank|not a UUID", "The VM has no UUID that it could be known by.",
+        _settings("identity: {fallback: bios}   # or give the VM a UUID of its own"),
+    ),
     Ailment("not in proxy.allow", "vspcd does not let that host in.", _settings("proxy: {allow: [NETWORK/24]}")),
     Ailment(
         "have not identified themselves", "More VMs dial in at once than are let in; they dial again by themselves.",
         _settings("proxy: {max_pending: 4000, max_pending_per_source: 2000}"),
     ),
-    Ailment("parked for", "Its bytes have killed workers again and again; it is let in later.", _unpark),
+    Ailment("parked:", "Its bytes have killed workers again and again; it is let in later.", _unpark),
     Ailment(
         "it did not|it said nothing|does not speak VMware's",
         "Stuck negotiation: a person, a scanner or a health check, or a VM behind a slow line or a proxy.",

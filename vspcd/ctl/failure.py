@@ -41,7 +41,7 @@ DAEMON_CODES = {
     "bad-request": FAILED,
     "config": FAILED,
     "upgrade": FAILED,
-    "internal": FAILED,
+    "too-big": FAILED,
 }
 """The exit code for each error code of the daemon."""
 
