@@ -99,6 +99,17 @@ def test_readiness_comes_with_a_status(systemd: Systemd, loop: Loop) -> None:
     assert status == "STATUS=3 consoles, 2 connected, 0 clients; VMs dial [::]:13370"
 
 
+def test_a_start_that_waits_for_others_says_so(systemd: Systemd, loop: Loop) -> None:
+    notices = Notices(loop, Table())
+    notices.waiting(1234)
+    assert systemd.heard() == ["STATUS=Waiting for 1,234 processes of the daemon before"]
+    notices.ready(ADDRESSES)
+    assert (systemd.heard() or [])[:2] == [
+        "READY=1",
+        "STATUS=0 consoles, 0 connected, 0 clients; VMs dial [::]:13370",
+    ]
+
+
 def test_status_is_told_when_it_has_changed_and_not_before(systemd: Systemd, loop: Loop) -> None:
     table = Table()
     Notices(loop, table).ready(ADDRESSES)

@@ -96,6 +96,7 @@ class Adoption:
             self._expect(pid)
         if self._expected:
             self._log.warning("adopting", processes=len(self._expected))
+            self._master.notices.waiting(len(self._expected))
         self._loop.call_later(WITHIN, self._too_late)
         self._look()
 

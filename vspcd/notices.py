@@ -37,6 +37,11 @@ class Notices:
         self._every = EVERY if patience is None else min(EVERY, patience / SHARE)
         self._stopping = False
 
+    def waiting(self, processes: int) -> None:
+        """The last daemon has died; those who have gone on come to this one first."""
+        if self._wanted:
+            self._say(f"STATUS=Waiting for {_many(processes, 'process', 'processes')} of the daemon before")
+
     def ready(self, addresses: Sequence[str]) -> None:
         """The doors are open; from now on the watchdog is fed."""
         if self._wanted:
@@ -89,8 +94,8 @@ class Notices:
         return True
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+def _many(count: int, one: str, more: str = "") -> str:
+    return f"{count:,} {one if count == 1 else more or f'{one}s'}"
 
 
 def _watchdog() -> Optional[float]:
