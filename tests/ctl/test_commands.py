@@ -255,3 +255,14 @@ def test_a_session_imports_neither_asyncio_nor_yaml(web01: Daemon) -> None:
     found = imported("--root", str(web01.root), "console", "nobody")
     assert "vspcd.ctl.session" in found
     assert found & {"asyncio", "yaml", "psutil", "shutil"} == set()
+
+
+@pytest.mark.parametrize("words", [["status", "--json"], ["list"], ["reload"], ["completion", "bash"]])
+def test_output_that_cannot_be_written_is_told(web01: Daemon, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command("--root", str(web01.root), *words),
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=20, env=environment(), check=False,
+        )  # fmt: skip
+    assert done.stderr == b"vspcctl: the output cannot be written: No space left on device\n"
+    assert done.returncode == 1

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(words: list[str], begins: Callable[[], object]) -> int:
     """``begins`` is called when all is imported, before the command itself."""
-    from vspcd.ctl.failure import SIGNALLED, Failure
+    from vspcd.ctl.failure import FAILED, SIGNALLED, Failure
 
     try:
         call = _prepared(words)
@@ -56,10 +56,22 @@ def _main(words: list[str], begins: Callable[[], object]) -> int:
         lines = [f"vspcctl: {failure.message}"] + ([f"  {failure.hint}"] if failure.hint else [])
         sys.stderr.write("".join(line + "\n" for line in lines))
     except BrokenPipeError:
-        # Python flushes stdout at exit and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_output()
         code = SIGNALLED + SIGPIPE
+    except OSError as error:
+        from errno import EDQUOT, EFBIG, EIO, ENOSPC
+
+        if error.errno not in (EDQUOT, EFBIG, EIO, ENOSPC) or error.filename is not None:
+            raise
+        _forget_output()
+        sys.stderr.write(f"vspcctl: the output cannot be written: {error.strerror}\n")
+        code = FAILED
     return code
+
+
+def _forget_output() -> None:
+    """Python flushes stdout at exit and would complain there."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _prepared(words: list[str]) -> Callable[[], int]:
