@@ -15,7 +15,7 @@ from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import UUIDS, Terminal
+from tests.ctl.conftest import UUIDS, Terminal, run
 from tests.ctl.logs import Log
 from tests.ctl.piped import Piped
 from tests.system import processes
@@ -252,3 +252,8 @@ def test_silent_consoles_cost_nothing(web01: Log, tails: Start) -> None:
     before = tail.cpu()
     time.sleep(2)
     assert tail.cpu() - before <= 0.02
+
+
+def test_all_and_names_contradict_each_other(tmp_path: Path) -> None:
+    done = run("tail", "-a", "web01", "--dir", str(tmp_path))
+    assert (done.returncode, done.stderr) == (2, "vspcctl: --all is all consoles; leave it out to name some\n")

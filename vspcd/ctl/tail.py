@@ -297,7 +297,9 @@ class Tail:
 
 
 def run(arguments: Namespace) -> int:
-    if bool(arguments.names) == arguments.all:
+    if arguments.all and arguments.names:
+        raise Failure("--all is all consoles; leave it out to name some", USAGE)
+    if not arguments.all and not arguments.names:
         raise Failure("name consoles or patterns, or say --all for all of them", USAGE)
     if arguments.raw and arguments.json:
         raise Failure("--raw and --json exclude each other", USAGE)
