@@ -256,4 +256,7 @@ def test_silent_consoles_cost_nothing(web01: Log, tails: Start) -> None:
 
 def test_all_and_names_contradict_each_other(tmp_path: Path) -> None:
     done = run("tail", "-a", "web01", "--dir", str(tmp_path))
-    assert (done.returncode, done.stderr) == (2, "vspcctl: --all is all consoles; leave it out to name some\n")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "vspcctl: --all is all consoles; leave it out to name some\n",
+    )
