@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -125,3 +126,81 @@ def texts(but: tuple[str, ...] = ()) -> list[str]:
 
 def _part(node: ast.expr) -> str:
     return str(node.value) if isinstance(node, ast.Constant) else GAP
+
+
+# Command lines.
+
+OURS = ("vspcctl", "vspcd")
+SEPARATORS = frozenset({"|", "||", "&", "&&", ";", ";;", "(", ")", "<", ">", ">>", "<("})
+ELSEWHERE = frozenset({"<", ">", ">>"})
+
+
+class Command(NamedTuple):
+    """A command line of ours: the page, the words behind the program's name, and whether it is shown to be copied."""
+
+    page: str
+    program: str
+    words: tuple[str, ...]
+    whole: bool
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join((self.program, *self.words))}"
+
+
+def commands() -> list[Command]:
+    """All in the pages, each once a page. Those in running text may be mentioned without their arguments."""
+    found: dict[Command, None] = {}
+    for page in pages():
+        for line, whole in code_lines(page):
+            for words_ in _simple_commands(line):
+                name = words_[0].rpartition("/")[2]
+                if name in OURS and GAP not in line and "..." not in line:
+                    found[Command(page.name, name, tuple(words_[1:]), whole)] = None
+    return list(found)
+
+
+def code_lines(page: Path) -> Iterator[tuple[str, bool]]:
+    """Lines of code blocks without what explains them, and code spans; True for the former."""
+    fenced = False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield _unexplained(line.strip()), True
+        else:
+            yield from ((span, False) for span in spans(line) if span.startswith(OURS))
+
+
+def _unexplained(line: str) -> str:
+    """Two spaces outside of quotes begin an explanation."""
+    quote = ""
+    for at, char in enumerate(line):
+        quote = "" if char == quote else quote or (char if char in "'\"" else "")
+        if not quote and line.startswith("  ", at):
+            return line[:at]
+    return line
+
+
+def _simple_commands(line: str) -> Iterator[list[str]]:
+    """The commands of a shell's line, without redirections. Brackets around what may be left out go."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=";|&<>()")
+    lexer.whitespace_split = True
+    try:
+        tokens = list(lexer)
+    except ValueError:
+        return  # no shell's line
+    command: list[str] = []
+    file_follows = False
+    for token in [*tokens, ";"]:
+        if token in ELSEWHERE:
+            file_follows = True
+        elif token in SEPARATORS:
+            if command and command[0] == "sudo":
+                del command[0]
+            if command:
+                yield command
+            command = []
+        elif file_follows:
+            file_follows = False
+        else:
+            command.append(token.strip("[]") if re.fullmatch(r"\[?[-A-Za-z]+\]?", token) else token)
