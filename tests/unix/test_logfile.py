@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from tests.unix.logs import STEM, Folder
 from tests.unix.turning import open_descriptors
+from vspcd.core.indexfile import Index
 from vspcd.unix import logfile, logwriter
 from vspcd.unix.logfile import TAIL, LogFile
 
@@ -261,3 +263,14 @@ def test_a_rotation_that_fails_for_ever_does_not_use_up_descriptors(folder: Fold
         log.append(b"x" * 10)
         log.release(log.head)
     assert len(open_descriptors()) <= before + logfile.MAX_SEGMENTS
+
+
+def test_an_index_with_words_of_a_newer_version_is_gone_on_with(folder: Folder) -> None:
+    folder.log().append(b"of this version, ")
+    with folder.file("idx").open("ab") as index:
+        index.write(b'1700000000000 17 future {"bytes": 99, "until": 99}\n1700000000001 17 future-mark\n')
+    folder.log().append(b"and of this one")
+    assert folder.content() == b"of this version, and of this one"
+    assert folder.at(17, 15) == b"and of this one"
+    assert Index(folder.content("idx")).byte_since(time.time() - 60) == 0
+    assert folder.troubles == []
