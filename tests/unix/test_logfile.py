@@ -268,7 +268,8 @@ def test_a_rotation_that_fails_for_ever_does_not_use_up_descriptors(folder: Fold
 def test_an_index_with_words_of_a_newer_version_is_gone_on_with(folder: Folder) -> None:
     folder.log().append(b"of this version, ")
     with folder.file("idx").open("ab") as index:
-        index.write(b'1700000000000 17 future {"bytes": 99, "until": 99}\n1700000000001 17 future-mark\n')
+        now = int(time.time() * 1000)
+        index.write(b'%d 17 future {"bytes": 99, "until": 99}\n%d 17 future-mark\n' % (now, now))
     folder.log().append(b"and of this one")
     assert folder.content() == b"of this version, and of this one"
     assert folder.at(17, 15) == b"and of this one"
