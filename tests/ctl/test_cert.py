@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
 import subprocess
@@ -158,3 +159,16 @@ def test_an_expired_certificate_and_its_control_characters_are_shown_as_such() -
     text = described(Facts("A", "B", 0, 1000, "CN=\x1b[2J", ()), 2000.0)
     assert "1970-01-01 00:16:40 UTC, expired" in text
     assert r"CN=\x1b[2J" in text
+
+
+def test_a_certificate_for_programs(made: tuple[Path, str]) -> None:
+    path = made[0] / CERTIFICATE
+    told = json.loads(run("cert", "--show", str(path), "--json").stdout)
+    known = facts(path.read_text())
+    assert told == {
+        "exit": 0,
+        "error": None,
+        "file": str(path),
+        **known._asdict(),
+        "names": list(known.names),
+    }

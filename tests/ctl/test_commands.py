@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ from typing import Callable
 
 import pytest
 
-from tests.ctl.conftest import ROOT, Daemon, command, console, environment, has_socket, run
+from tests.ctl.conftest import ROOT, UUIDS, Daemon, command, console, environment, has_socket, run
 from tests.system.wait import until
 
 Daemons = Callable[..., Daemon]
@@ -266,3 +267,40 @@ def test_output_that_cannot_be_written_is_told(web01: Daemon, words: list[str]) 
         )  # fmt: skip
     assert done.stderr == b"vspcctl: the output cannot be written: No space left on device\n"
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "facts"),
+    [
+        (
+            ["list"],
+            0,
+            {
+                "consoles": [
+                    {"id": UUIDS[1], "name": "web01", "label": None, "state": "connected", "port": 50001}
+                ]
+            },
+        ),
+        (["forget", "web01"], 5, {"error": "web01 is connected"}),
+        (["forget", "web02"], 3, {"error": "no console is named web02; did you mean web01?"}),
+        (["reload"], 0, {"said": ["reloaded"]}),
+        (["stop"], 0, {"said": ["stopping"]}),
+        (["break", "web01"], 2, {"error": "nobody can be asked whether it is meant: --yes says so"}),
+        (["cert", "--show", "/nowhere"], 1, {"error": "/nowhere: No such file or directory"}),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_short_commands_for_programs(
+    web01: Daemon, words: list[str], code: int, facts: dict[str, object]
+) -> None:
+    done = web01.ctl(*words, "--json")
+    assert (done.returncode, done.stderr) == (code, "")
+    assert json.loads(done.stdout) == {"exit": code, "error": None, **facts}
+
+
+def test_all_that_is_said_is_in_one_list(daemons: Daemons) -> None:
+    done = daemons(bad=True).ctl("reload", "--json")
+    assert (
+        json.loads(done.stdout)["error"]
+        == "the old configuration stays:\nvspcd.yaml:3: lgo: there is no such key"
+    )

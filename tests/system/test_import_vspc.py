@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dbm.dumb
+import json
 import os
 import pickle
 import shelve
@@ -112,6 +113,23 @@ def test_a_port_that_something_else_has(start_daemon: StartDaemon, tmp_path: Pat
         done = daemon.ctl("import-vspc", str(shelf(tmp_path / "map", records(port))))
     assert f"something else has port {port}" in done.stdout
     assert daemon.wait_open("web01")["port"] != port
+
+
+def test_an_import_for_programs(daemon: Daemon, tmp_path: Path) -> None:
+    port = free_port()
+    path = str(shelf(tmp_path / "map", {**records(port), "other": [1]}))
+    shown = json.loads(daemon.ctl("import-vspc", "--dry-run", "--json", path).stdout)
+    assert shown["consoles"][1] == {"name": "web01", "id": FIRST, "port": port}
+    done = daemon.ctl("import-vspc", "--json", path)
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["exit"], answer["error"]) == (1, 1, "1 could not be taken over")
+    assert answer["bad"] == ["other: it is no record of vSPC.py"]
+    (web01,) = (one for one in answer["consoles"] if one["name"] == "web01")
+    assert set(web01) == {"name", "id", "port", "outcome"}
+    assert (web01["id"], web01["port"]) == (
+        FIRST,
+        daemon.wait_open("web01")["port"],
+    )  # another test may have had it
 
 
 def test_a_value_with_a_call_in_it_calls_nothing(daemon: Daemon, tmp_path: Path) -> None:

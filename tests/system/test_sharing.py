@@ -368,3 +368,17 @@ def test_a_certificate_says_who_comes_to_a_tls_port(
     until(lambda: len(refusals(daemon)) == 2, "both refusals are written down")
     assert {each.get("certificate") for each in refusals(daemon)} == {"bob", None}
     assert len(daemon.console(vm.name)["clients"]) == 1
+
+
+def test_locks_and_breaks_for_programs(daemon: Daemon, vm: FakeVm, stack: ExitStack) -> None:
+    on(daemon, vm, stack.enter_context(session(daemon, vm.name)))
+
+    def told(*words: str) -> Any:
+        return json.loads(daemon.ctl(*words, vm.name, "--json").stdout)
+
+    assert told("unlock") == {"exit": 1, "error": f"{vm.name} is not locked"}
+    assert (told("lock")["exit"], told("unlock")["said"]) == (0, [f"{vm.name} is unlocked"])
+    done = json.loads(daemon.ctl("kick", vm.name, "9999", "--json").stdout)
+    assert done == {"exit": 3, "error": f"{vm.name} has no client 9999"}
+    sent = told("break", "--yes")
+    assert (sent["exit"], sent["name"], sent["said"]) == (0, vm.name, ["break sent"])

@@ -18,8 +18,9 @@ from vspcd.core.names import visible
 from vspcd.ctl import sysrq
 from vspcd.ctl.attaching import called, get_on
 from vspcd.ctl.client import socket_path
-from vspcd.ctl.failure import FAILED, OK, USAGE, Failure
+from vspcd.ctl.failure import OK, USAGE, Failure
 from vspcd.ctl.link import Link
+from vspcd.ctl.outcome import Outcome, spoken, told
 from vspcd.ctl.status import Record, fetch
 from vspcd.proto import attach
 from vspcd.proto.errors import PeerError
@@ -31,17 +32,18 @@ TICK = 0.02
 
 def run(arguments: Namespace) -> int:
     if arguments.sysrq == "?":
-        for each in sysrq.TABLE:
-            print(f"{each.key}  {each.name:<10} {each.effect}")
-        return OK
+        return spoken((f"{each.key}  {each.name:<10} {each.effect}" for each in sysrq.TABLE), arguments.json)
+    return told(lambda: _sent(arguments), arguments.json)
+
+
+def _sent(arguments: Namespace) -> Outcome:
     key = _key(arguments.sysrq)
     path = socket_path(arguments.socket, arguments.root)
     console = fetch(path, arguments.name)["consoles"][0]
     name = called(console)
     _demand_vm(console, name)
     if not arguments.yes and not _confirmed(name, key):
-        print("nothing was sent")
-        return FAILED
+        raise Failure("nothing was sent")
     answer, worker = get_on(path, str(console["id"]), reason="break")
     link = Link(worker)
     try:
@@ -52,8 +54,10 @@ def run(arguments: Namespace) -> int:
         _deliver(link, name)
     finally:
         link.close()
-    print(f"{name}: break sent" if key is None else f"{name}: break and SysRq {key.key} sent ({key.effect})")
-    return OK
+    what = "break sent" if key is None else f"break and SysRq {key.key} sent ({key.effect})"
+    if not arguments.json:
+        print(f"{name}: {what}")
+    return OK, {"console": str(console["id"]), "name": name, "said": [what]}
 
 
 def _key(given: Optional[str]) -> Optional[sysrq.SysRq]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from vspcd.core.names import visible
 from vspcd.ctl.failure import FAILED, OK, USAGE, Failure
+from vspcd.ctl.outcome import Outcome, told
 from vspcd.proto.certificate import Facts, NoCertificate, facts
 
 CERTIFICATE, KEY = "vspcd-cert.pem", "vspcd-key.pem"
@@ -63,17 +64,23 @@ _HOST = re.compile(r"(?:\*\.)?[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9])?",
 
 
 def run(arguments: Namespace) -> int:
-    if arguments.self_signed:
-        _make(arguments)
-    else:
-        _show(Path(arguments.show or _configured(arguments.config)))
-    return OK
+    return told(lambda: _told(arguments), arguments.json)
+
+
+def _told(arguments: Namespace) -> Outcome:
+    path = (
+        _make(arguments) if arguments.self_signed else Path(arguments.show or _configured(arguments.config))
+    )
+    known = _facts(path)
+    if not arguments.json:
+        print(_made(path.parent, known) if arguments.self_signed else described(known, time.time()))
+    return OK, {"file": str(path), **known._asdict()}
 
 
 # Making one.
 
 
-def _make(arguments: Namespace) -> None:
+def _make(arguments: Namespace) -> Path:
     request = REQUEST.format(
         name=_common_name(arguments.self_signed[0]),
         names=",".join(_alternative_name(host) for host in arguments.self_signed),
@@ -89,7 +96,7 @@ def _make(arguments: Namespace) -> None:
             _put_in_place(Path(private), directory, arguments.force)
     except OSError as error:
         raise Failure(f"{error.filename or directory}: {error.strerror}") from None
-    print(_made(directory, _facts(directory / CERTIFICATE)))
+    return directory / CERTIFICATE
 
 
 def _common_name(host: str) -> str:
@@ -159,10 +166,6 @@ def _yaml(path: Path) -> str:
 
 
 # Showing one.
-
-
-def _show(path: Path) -> None:
-    print(described(_facts(path), time.time()))
 
 
 def _configured(config: str) -> str:

@@ -105,6 +105,16 @@ def _no_arguments(_: argparse.ArgumentParser) -> None:
     return
 
 
+def _json(add: Callable[[argparse.ArgumentParser], None]) -> Callable[[argparse.ArgumentParser], None]:
+    """The same arguments, and --json."""
+
+    def both(parser: argparse.ArgumentParser) -> None:
+        add(parser)
+        parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+
+    return both
+
+
 def _upgrade(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers",
@@ -230,14 +240,17 @@ COMMANDS = {
     "top": Command("show which consoles are busy, live", "vspcd.ctl.top", "run", _top),
     "doctor": Command("say why a VM is not here, and what helps", "vspcd.ctl.doctor", "run", _doctor),
     "list": Command(
-        "one line per console: name, id, state, port", "vspcd.ctl.commands", "list_consoles", _no_arguments
+        "one line per console: name, id, state, port",
+        "vspcd.ctl.commands",
+        "list_consoles",
+        _json(_no_arguments),
     ),
     "console": Command("get on a console", "vspcd.ctl.console", "run", _console),
     "who": Command("show who is on the consoles", "vspcd.ctl.people", "who", _who),
-    "lock": Command("let nobody else type on a console", "vspcd.ctl.people", "lock", _lock),
-    "unlock": Command("end the lock on a console", "vspcd.ctl.people", "unlock", _name),
-    "kick": Command("send somebody away from a console", "vspcd.ctl.people", "kick", _kick),
-    "break": Command("send a VM a serial break", "vspcd.ctl.breaking", "run", _break),
+    "lock": Command("let nobody else type on a console", "vspcd.ctl.people", "lock", _json(_lock)),
+    "unlock": Command("end the lock on a console", "vspcd.ctl.people", "unlock", _json(_name)),
+    "kick": Command("send somebody away from a console", "vspcd.ctl.people", "kick", _json(_kick)),
+    "break": Command("send a VM a serial break", "vspcd.ctl.breaking", "run", _json(_break)),
     "log": Command("show a console's log", "vspcd.ctl.log", "run", _history("log")),
     "grep": Command("search the logs of all consoles", "vspcd.ctl.grep", "run", _history("grep")),
     "tail": Command("follow the logs of many consoles", "vspcd.ctl.tail", "run", _history("tail")),
@@ -250,24 +263,24 @@ COMMANDS = {
         "type something on many consoles", "vspcd.ctl.broadcast", "run", _automation("broadcast")
     ),
     "forget": Command(
-        "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _name
+        "forget a console that has neither VM nor client", "vspcd.ctl.commands", "forget", _json(_name)
     ),
     "unpark": Command(
-        "let a VM in again whose bytes have killed its workers", "vspcd.ctl.commands", "unpark", _name
+        "let a VM in again whose bytes have killed its workers", "vspcd.ctl.commands", "unpark", _json(_name)
     ),
     "reload": Command(
-        "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _no_arguments
+        "make the daemon read its configuration again", "vspcd.ctl.commands", "reload", _json(_no_arguments)
     ),
     "upgrade": Command(
         "let the installed version take the running one's place",
         "vspcd.ctl.commands",
         "upgrade",
-        _upgrade,
+        _json(_upgrade),
     ),
-    "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _no_arguments),
-    "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _cert),
+    "stop": Command("stop the daemon", "vspcd.ctl.commands", "stop", _json(_no_arguments)),
+    "cert": Command("make a certificate for TLS, or show one", "vspcd.ctl.cert", "run", _json(_cert)),
     "import-vspc": Command(
-        "take over the ports of vSPC.py's VMs", "vspcd.ctl.importvspc", "run", _import_vspc
+        "take over the ports of vSPC.py's VMs", "vspcd.ctl.importvspc", "run", _json(_import_vspc)
     ),
     "simulate": Command("play ESXi hosts whose VMs dial in", "vspcd.simulator.main", "run", _simulate),
     "completion": Command(

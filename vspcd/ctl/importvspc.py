@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 from vspcd.core.names import visible
 from vspcd.ctl.client import Client, socket_path
 from vspcd.ctl.failure import FAILED, OK, Failure
+from vspcd.ctl.outcome import Outcome, told
 from vspcd.proto import pickles
 from vspcd.proto.control import packed
 from vspcd.proto.errors import PeerError
@@ -34,6 +35,9 @@ DEADLINE = 120.0
 AS_TEXT = "vSPCClient -s HOST > FILE   # with vSPC.py still running; then vspcctl import-vspc FILE"
 
 
+Facts = dict[str, Any]
+
+
 class Mapping(NamedTuple):
     """One VM: its UUID as people see it; port 0 is none."""
 
@@ -47,6 +51,10 @@ class Unreadable(Exception):
 
 
 def run(arguments: Namespace) -> int:
+    return told(lambda: _taken(arguments), arguments.json)
+
+
+def _taken(arguments: Namespace) -> Outcome:
     found: dict[str, Mapping] = {}
     bad: list[str] = []
     for key, record in records(arguments.file):
@@ -55,29 +63,33 @@ def run(arguments: Namespace) -> int:
             found[mapping.uuid] = mapping
         except (Unreadable, PeerError) as reason:
             bad.append(f"{visible(key)[:80]}: {reason}")
-    for line in bad:
+    for line in () if arguments.json else bad:
         sys.stderr.write(f"vspcctl: not taken over: {line}\n")
     if not found:
         raise Failure(f"{visible(arguments.file)} has no VM that can be taken over", FAILED)
-    told = _tell(arguments, sorted(found.values())) if not arguments.dry_run else _shown(found.values())
-    sys.stdout.write("".join(line + "\n" for line in told))
-    return FAILED if bad else OK
+    lines = _tell(arguments, sorted(found.values())) if not arguments.dry_run else _shown(found.values())
+    code = FAILED if bad else OK
+    if not arguments.json:
+        for one in lines:
+            sys.stdout.write("\t".join(visible(str(fact or "-")) for fact in one.values()) + "\n")
+        return code, {}
+    error = f"{len(bad)} could not be taken over" if bad else None
+    return code, {"error": error, "consoles": list(lines), "bad": bad}
 
 
-def _shown(mappings: Iterable[Mapping]) -> Iterator[str]:
+def _shown(mappings: Iterable[Mapping]) -> Iterator[Facts]:
     """What would be taken over."""
     for each in sorted(mappings, key=lambda one: (one.name, one.uuid)):
-        yield f"{visible(each.name) or '-'}\t{each.uuid}\t{each.port or '-'}"
+        yield {"name": each.name, "id": each.uuid, "port": each.port or None}
 
 
-def _tell(arguments: Namespace, mappings: list[Mapping]) -> Iterator[str]:
+def _tell(arguments: Namespace, mappings: list[Mapping]) -> Iterator[Facts]:
     path = socket_path(arguments.socket, arguments.root)
     for some in packed(each._asdict() for each in mappings):
         with Client(path, DEADLINE) as client:
             for packet in client.ask({"type": "import", "consoles": some}):
                 for one in packet.get("imported", ()):
-                    name = visible(str(one["name"])) or "-"
-                    yield f"{name}\t{visible(str(one['id']))}\t{one['port'] or '-'}\t{visible(str(one['outcome']))}"
+                    yield {each: one[each] for each in ("name", "id", "port", "outcome")}
 
 
 # What a record says.

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Callable
 
-from vspcd.ctl.failure import INTERRUPTED, Failure
+from vspcd.ctl.failure import INTERRUPTED, OK, Failure
 
 Outcome = tuple[int, Mapping[str, Any]]
 
@@ -32,3 +32,17 @@ def told(call: Callable[[], Outcome], as_json: bool, shift: int = 0) -> int:
     if as_json:
         sys.stdout.write(json.dumps({"exit": code, "error": None, **facts}) + "\n")
     return code
+
+
+def spoken(lines: Iterable[str], as_json: bool) -> int:
+    """The exit code of a command that has only words to say: told as they come, or as a list when all is over."""
+
+    def call() -> Outcome:
+        heard = []
+        for line in lines:
+            heard += line.split("\n")
+            if not as_json:
+                print(line, flush=True)
+        return OK, {"said": heard}
+
+    return told(call, as_json)

@@ -10,12 +10,14 @@ import json
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from vspcd.core.names import visible
 from vspcd.ctl import table
 from vspcd.ctl.client import Client, said, socket_path
 from vspcd.ctl.failure import OK
+from vspcd.ctl.outcome import spoken
 from vspcd.ctl.status import Record, shown_name
 
 COLUMNS = (
@@ -99,9 +101,13 @@ def kick(arguments: Namespace) -> int:
 
 
 def _tell(arguments: Namespace, kind: str, request: dict[str, Any]) -> int:
-    with Client(_path(arguments)) as client:
-        print(said(client.ask({"type": kind, "console": arguments.name, **request})[-1]) or "done")
-    return OK
+    asked = {"type": kind, "console": arguments.name, **request}
+    return spoken(_told(_path(arguments), asked), arguments.json)
+
+
+def _told(path: str, request: dict[str, Any]) -> Iterator[str]:
+    with Client(path) as client:
+        yield said(client.ask(request)[-1]) or "done"
 
 
 def _path(arguments: Namespace) -> str:
