@@ -14,6 +14,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -56,10 +57,18 @@ static void say(int fd, double seconds, uint64_t bytes, struct source *source) {
     source->over = 1;
 }
 
-static pid_t say_beside(int fd, double seconds, uint64_t bytes, struct source *source) {
+/* A process beside this one, which does not outlive it. */
+static pid_t beside(void) {
     pid_t child = fork();
     if (child < 0)
         die("fork");
+    if (child == 0)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+    return child;
+}
+
+static pid_t say_beside(int fd, double seconds, uint64_t bytes, struct source *source) {
+    pid_t child = beside();
     if (child == 0) {
         say(fd, seconds, bytes, source);
         _exit(0);
@@ -209,7 +218,7 @@ static void echo(double seconds, int count, int client, int vm) {
     static double took[PINGS];
     struct timeval patience = {.tv_sec = 5};
     setsockopt(client, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    pid_t child = fork();
+    pid_t child = beside();
     if (child == 0)
         say_again(vm);
     double begin = now();

@@ -53,7 +53,7 @@ def _answer(process: subprocess.Popen[str], seconds: float) -> dict[str, Any]:
 
 
 class Stream:
-    """A VM, or a client, that says all it can, to be heard by all ``sinks``."""
+    """A VM, or a client, that says all it can, to be heard by all ``sinks``. A context: its end kills it."""
 
     def __init__(
         self,
@@ -67,6 +67,14 @@ class Stream:
         numbers = [str(sock.fileno()) for sock in (source, *sinks)]
         command = [programs.load, "stream", str(seconds), str(limit), *numbers]
         self._process = _generator(command, (source, *sinks))
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
     def result(self) -> dict[str, Any]:
         """When the last byte has come, or none comes any more: said, heard, lost, wrong_at, seconds."""

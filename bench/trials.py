@@ -19,7 +19,7 @@ from typing import Callable
 from bench import figures, loads, wire
 from bench.build import Programs
 from bench.loads import MB, Estate, Stream
-from bench.servers.base import Server, Setup
+from bench.servers.base import Line, Server, Setup
 
 GB = 1e9
 LINE = re.compile(rb"([0-9a-f]{4}) (\d{8}) \.{49}\n")
@@ -134,8 +134,7 @@ def echo(kind: type[Server], tools: Tools, busy: bool) -> Sample:
     sample, scale = Sample(), tools.scale
     with running(kind, tools, False, 2 if busy else 1) as server, server.open(0, 1) as line:
         if busy:
-            with server.open(1, 1) as other:
-                flood = Stream(tools.programs, other.vm, other.clients, 60 + 10 * scale.echo)
+            with server.open(1, 1) as other, _flood(tools, other) as flood:
                 time.sleep(min(0.3, scale.echo))
                 result = loads.echo(tools.programs, line.clients[0], line.vm, scale.echo, tools.scale.echoes)
                 told = flood.stop()
@@ -146,6 +145,10 @@ def echo(kind: type[Server], tools: Tools, busy: bool) -> Sample:
     sample.blame("wrong or missing echo" if result["wrong"] else "")
     sample.figures.update({"p50 µs": result["p50_us"], "p99 µs": result["p99_us"]})
     return sample
+
+
+def _flood(tools: Tools, line: Line) -> Stream:
+    return Stream(tools.programs, line.vm, line.clients, 60 + 10 * tools.scale.echo)
 
 
 def estate(kind: type[Server], tools: Tools) -> Sample:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,19 @@ def test_bytes_in_another_place_are_found(programs: Programs, pattern: bytes) ->
 def test_missing_bytes_are_counted(programs: Programs, pattern: bytes) -> None:
     result = judged(programs, pattern[:-300])
     assert (result["lost"], loads.flaw(result)) == (300, "lost 10 %")
+
+
+@pytest.mark.timeout(30)
+def test_a_stream_that_is_given_up_leaves_nobody_who_says_anything(
+    programs: Programs, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    source, far = pair
+    with loads.Stream(programs, source, [], 600):
+        assert far.recv(1)
+        hearer = subprocess.Popen(["cat"], stdin=far.fileno(), stdout=subprocess.DEVNULL)
+    with hearer:
+        source.close()
+        assert hearer.wait(20) == 0
 
 
 def test_a_log_is_read_to_its_last_byte(programs: Programs, pattern: bytes, tmp_path: Path) -> None:
