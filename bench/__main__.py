@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -165,7 +166,9 @@ def publish(run: Run, options: argparse.Namespace) -> None:
         report.put_into(folder / PAGE, part)
     else:
         (folder / PAGE).write_text(part, encoding="utf-8")
-    print(report.text(run))
+    # A file or a pipe takes lines of any length.
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 1000
+    print(report.text(run, columns))
     print(f"\nwritten to {folder}/: performance.json, {', '.join([PAGE, *drawn])}")
 
 

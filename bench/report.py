@@ -15,7 +15,7 @@ VERDICTS = {True: "yes", False: "**no**", None: "–"}
 
 def goal(row: Row) -> str:
     """What is wanted, in words."""
-    if row.ratio and not row.goal:
+    if row.goal is None:
         return "–"
     sign = "≥" if row.at_least else "≤"
     return f"{sign} {row.goal:g} ×" if row.ratio else f"{sign} {row.goal:g}" if row.goal else "0"
@@ -37,7 +37,7 @@ def cells(run: Run) -> list[list[str]]:
     others = [server for server in run.servers() if server not in (LIMIT, OURS)]
     table = [["", LIMIT, OURS, "ours / relay", "wanted", "reached", *others]]
     for row in run.rows():
-        ratio = run.ratio(row, OURS)
+        ratio = run.ratio(row, OURS) if row.ratio else None
         table.append(
             [
                 row.title,
@@ -57,22 +57,37 @@ def flaws(run: Run) -> list[str]:
     found = []
     trials = list(dict.fromkeys(sample["trial"] for sample in run.samples))
     for trial in trials:
-        row = Row(trial, "", "", 0, False, False)
+        row = Row(trial, "", "", None, False, False)
         for server in run.servers():
             if told := run.flaws(row, server):
                 found.append(f"{server}, {trial}: {'; '.join(told)}")
     return found
 
 
-def text(run: Run) -> str:
-    """For a terminal."""
+def text(run: Run, columns: int) -> str:
+    """For a terminal: a table if it has so many columns, else some lines for each row."""
     table = [[cell.replace("**", "") for cell in line] for line in cells(run)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))])
-        for line in table
-    ]
+    if sum(widths) + 2 * len(widths) - 2 <= columns:
+        lines = [
+            "  ".join([line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:]))])
+            for line in table
+        ]
+    else:
+        lines = [line for row in table[1:] for line in _narrow(table[0], row)]
     return "\n".join([*lines, *(f"† {told}" for told in flaws(run))])
+
+
+def _narrow(heading: list[str], row: list[str]) -> list[str]:
+    title, limit, ours, ratio, wanted, reached, *others = row
+    named = (f"{name} {cell}" for name, cell in zip(heading[6:], others) if cell != "–")
+    return [
+        title,
+        f"  {LIMIT} {limit}, {OURS} {ours}",
+        *([f"  ratio {ratio}"] if ratio != "–" else []),
+        *([f"  wanted {wanted}: {reached}"] if reached != "–" else []),
+        *([f"  {others_of}"] if (others_of := ", ".join(named)) else []),
+    ]
 
 
 def markdown(run: Run, plots: list[str]) -> str:

@@ -13,12 +13,12 @@ LIMIT, OURS = "relay", "vspcd"
 
 
 class Row(NamedTuple):
-    """A figure of a trial. ``ratio``: the goal is a multiple of the relay's; else an absolute figure."""
+    """A figure of a trial. ``ratio``: it counts as a multiple of the relay's. ``goal``: None without one."""
 
     trial: str
     figure: str
     title: str
-    goal: float
+    goal: Optional[float]
     ratio: bool
     at_least: bool
     digits: int = 0
@@ -42,7 +42,7 @@ ROWS = (
     Row("to-log", "MB/s", "to the log alone, MB/s", 0.8, True, True),
     Row("echo", "p50 µs", "echo p50, µs", 1.2, True, False, 1),
     Row("echo", "p99 µs", "echo p99, µs", 1.3, True, False, 1),
-    Row("echo-busy", "p50 µs", "echo p50 while another VM streams, µs", 0, True, False, 1),
+    Row("echo-busy", "p50 µs", "echo p50 while another VM streams, µs", None, True, False, 1),
     Row("echo-busy", "p99 µs", "echo p99 while another VM streams, µs", 300, False, False),
     Row("estate", "s to the last ready", "VMs at once, s to the last ready", 1.0, False, False, 2),
     Row(
@@ -56,7 +56,7 @@ ROWS = (
     ),
     Row("estate", "idle CPU s/min", "the same, idle", 0.0, False, False, 3),
     Row("estate", "KiB/VM", "memory per idle VM, all told, KiB", 1024, False, False, 1),
-    Row("estate", "private KiB/VM", "of it pages of its own, KiB", 0, True, False, 1),
+    Row("estate", "private KiB/VM", "of it pages of its own, KiB", None, False, False, 1),
 )
 
 
@@ -123,7 +123,7 @@ class Run:
     def reached(self, row: Row) -> Optional[bool]:
         """Whether our median reaches the goal; None without a goal or a figure."""
         ours = self.ratio(row, OURS) if row.ratio else self.figure(row, OURS)
-        if ours is None or (row.ratio and not row.goal):
+        if ours is None or row.goal is None:
             return None
         # A goal of none at all is one of none that the digits show.
         value = round(ours.median, 2 if row.ratio else row.digits)

@@ -58,7 +58,9 @@ def test_a_round_in_which_the_relay_failed_has_no_ratio() -> None:
         (FASTER, (100.0, 79.0), False),
         (SOONER, (0.1, 1.0), True),
         (SOONER, (0.1, 1.01), False),
-        (Row("echo", "p50 µs", "no goal", 0, True, False), (1.0, 1.0), None),
+        (Row("estate", "idle CPU s/min", "idle", 0.0, False, False, 3), (0.0, 0.001), False),
+        (Row("estate", "idle CPU s/min", "idle", 0.0, False, False, 3), (0.0, 0.0004), True),
+        (Row("echo", "p50 µs", "no goal", None, True, False), (1.0, 1.0), None),
     ],
 )
 def test_a_goal_is_reached_or_not(row: Row, pair: tuple[float, float], reached: Optional[bool]) -> None:
@@ -68,9 +70,19 @@ def test_a_goal_is_reached_or_not(row: Row, pair: tuple[float, float], reached: 
 def test_a_flaw_marks_the_cell_and_is_told_below() -> None:
     measured = run(ROWS[0], (100, 90))
     measured.samples[1]["flaws"] = ["lost 3 %"]
-    text = report.text(measured)
+    text = report.text(measured, 1000)
     assert "90†" in text
     assert "† vspcd, stream-1-off: lost 3 %" in text
+
+
+def test_a_narrow_terminal_gets_lines_that_fit() -> None:
+    measured = run(ROWS[0], (100, 90))
+    measured.samples.append(sample(0, "socat", ROWS[0], 44))
+    text = report.text(measured, 60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert "relay 100, vspcd 90" in text
+    assert "wanted ≥ 0.9 ×: yes" in text
+    assert "socat 44" in text
 
 
 def test_only_what_is_between_the_marks_is_replaced(tmp_path: Path) -> None:
