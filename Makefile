@@ -53,7 +53,8 @@ bench: $(READY)  ## measure vspcd beside other console servers, about 25 minutes
 	@$(BIN)/python -m bench --docs docs
 
 bench-quick: $(READY)  ## the same in two minutes, with sizes that give a hint; the results go to build/bench
-	@$(BIN)/python -m bench --rounds 1 --many-rounds 1 --seconds 0.4 --vms 200 --idle 6
+	@$(BIN)/python -m bench --rounds 1 --many-rounds 1 --seconds 0.3 --vms 100 --idle 3 \
+		--only stream-1-off,stream-32-off,stream-1-log,typing,to-log,echo,echo-busy,estate
 
 man: $(READY)  ## write the manual pages into man/, from the options and keys
 	@$(BIN)/python man/generate.py

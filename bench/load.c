@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 enum { SINKS = 128, PINGS = 1000000, WARM_UP = 200 };
-static const double GIVE_UP = 3; /* seconds without a byte: the rest is lost */
+static const double GIVE_UP = 2; /* seconds without a byte: the rest is lost */
 
 struct source {
     volatile double began;
