@@ -182,6 +182,8 @@ class Console:
         for client in tuple(self.clients.values()):
             if client.decided:
                 self.fanout.begin(client)
+            elif client.kind_known:
+                self._decided(client)
             else:
                 # What it has said already is heard first.
                 self.shell.loop.call_later(OFFER_AFTER, partial(self._offer, client))

@@ -54,6 +54,20 @@ def test_a_batch_on_its_way_goes_on_however_many_workers_die(
     assert vm.typed() == typed + b"other" * 10
 
 
+@pytest.mark.parametrize("point", ["leg.sent", "client.told"])
+def test_one_who_had_just_typed_his_first_byte_hears_what_is_said_after(
+    bench: Bench, failpoints: Failpoints, point: str
+) -> None:
+    """It is raw by what it typed, which the heir reads before anything else happens."""
+    vm, client = bench.connect(), bench.port()
+    client.say(b"r")
+    failpoints.dies(bench.turn, point)
+    bench.succeed()
+    vm.speak(b"said")
+    bench.until(lambda: client.heard() == b"said")
+    assert vm.typed() == b"r"
+
+
 @pytest.mark.parametrize("cut", range(4))
 def test_half_an_escape_of_one_who_has_left_is_finished(bench: Bench, cut: int) -> None:
     """The escape is cut where the VM's connection was full; nobody has the other half but the page."""
