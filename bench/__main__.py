@@ -89,7 +89,7 @@ def about(options: argparse.Namespace, servers: Sequence[type[Server]]) -> dict[
     models = [
         line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
     ]
-    versions = {kind.name: kind.version() for kind in servers if kind.name != LIMIT}
+    versions = {kind.name: kind.version() for kind in servers if kind.name not in (LIMIT, OURS)}
     versions[OURS] = vspcd.__version__
     return {
         "made": time.strftime("%Y-%m-%d"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -77,6 +78,7 @@ class Server:
 
     The class says what it can do: ``logs``; ``several`` clients on one console; ``stands`` with VMs and no client, so
     that it can hold many; whether it ``dials`` the VM's side. ``far_end`` describes that for readers.
+    ``tells_version``: the option that makes it print its version, and where that stands in the words.
     """
 
     name = ""
@@ -86,6 +88,7 @@ class Server:
     stands = True
     dials = True
     far_end = ""
+    tells_version = ("", "")
     order: Sequence[wire.Word] = ()  # what a VM says that dials in
 
     @classmethod
@@ -96,7 +99,12 @@ class Server:
     @classmethod
     def version(cls) -> str:
         """In its own words."""
-        return ""
+        option, pattern = cls.tells_version
+        told = subprocess.run(
+            [cls.installed() or "", option], capture_output=True, text=True, check=False, cwd=REPOSITORY
+        )
+        found = re.search(pattern, told.stdout + told.stderr)
+        return found.group(1) if found else ""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import subprocess
 from pathlib import Path
 
 from bench import wire
-from bench.servers.base import REPOSITORY, Server, free_port
+from bench.servers.base import Server, free_port
 
 
 class Conman(Server):
@@ -18,16 +16,7 @@ class Conman(Server):
     program = "conmand"
     logs = True
     far_end = "it dials a plain TCP port, as that of a terminal server, and speaks telnet there"
-
-    @classmethod
-    def version(cls) -> str:
-        """See Server."""
-        program = cls.installed()
-        told = subprocess.run(
-            [program or "", "-V"], capture_output=True, text=True, check=False, cwd=REPOSITORY
-        )
-        found = re.search(r"conman-(\S+)", told.stdout + told.stderr)
-        return found.group(1) if found else ""
+    tells_version = ("-V", r"conman-(\S+)")
 
     def start(self) -> None:
         """See Server."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import subprocess
 
 from bench import wire
-from bench.servers.base import REPOSITORY, Server, free_port
+from bench.servers.base import Server, free_port
 
 
 class Ser2net(Server):
@@ -20,16 +18,7 @@ class Ser2net(Server):
     program = "ser2net"
     stands = False
     far_end = "it dials a plain TCP port when a client comes, and speaks telnet there"
-
-    @classmethod
-    def version(cls) -> str:
-        """See Server."""
-        program = cls.installed()
-        told = subprocess.run(
-            [program or "", "-v"], capture_output=True, text=True, check=False, cwd=REPOSITORY
-        )
-        found = re.search(r"version (\S+)", told.stdout + told.stderr)
-        return found.group(1) if found else ""
+    tells_version = ("-v", r"version (\S+)")
 
     def start(self) -> None:
         """See Server."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import subprocess
 
 from bench import wire
-from bench.servers.base import REPOSITORY, Server, free_port
+from bench.servers.base import Server, free_port
 
 
 class Socat(Server):
@@ -18,16 +16,7 @@ class Socat(Server):
     several = False
     stands = False
     far_end = "it dials a plain TCP port when its client comes, and passes bytes on as they are"
-
-    @classmethod
-    def version(cls) -> str:
-        """See Server."""
-        program = cls.installed()
-        told = subprocess.run(
-            [program or "", "-V"], capture_output=True, text=True, check=False, cwd=REPOSITORY
-        )
-        found = re.search(r"socat version (\S+)", told.stdout)
-        return found.group(1) if found else ""
+    tells_version = ("-V", r"socat version (\S+)")
 
     def start(self) -> None:
         """See Server."""
