@@ -37,6 +37,18 @@ def interrupted_in(module: str, *words: str) -> subprocess.CompletedProcess[byte
     )
 
 
+def listed(daemon: Daemon, code: str) -> subprocess.CompletedProcess[bytes]:
+    """``vspcctl list`` in a Python that runs this."""
+    return subprocess.run(
+        [sys.executable, "-c", code, "--root", str(daemon.root), "list"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
     "module",
     ["typing", "argparse", "vspcd.ctl.failure", "vspcd.ctl.commandline", "vspcd.ctl.status", "socket"],
@@ -62,14 +74,7 @@ def test_an_interrupt_after_the_end_of_a_command_changes_nothing(web01: Daemon) 
         "atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))\n"
         "sys.exit(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--root", str(web01.root), "list"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
+    done = listed(web01, code)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"web01\t")
 
@@ -131,14 +136,7 @@ def test_an_interrupt_that_was_ignored_at_the_start_is_ignored_on(web01: Daemon)
         "sys.addaudithook(lambda event, _: os.kill(os.getpid(), signal.SIGINT) if event == 'import' else None)\n"
         "sys.exit(main())"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "--root", str(web01.root), "list"],
-        cwd=ROOT,
-        env=environment(),
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
+    done = listed(web01, code)
     assert (done.returncode, done.stdout[:6], done.stderr) == (0, b"web01\t", b"")
 
 
