@@ -58,6 +58,12 @@ def test_named_consoles_alone_are_searched(web01: Log, db: Log, path: str) -> No
     assert web01.ctl("grep", "error", "we*", PATH=path).stdout == "web01: one error\nweb01: four error\n"
 
 
+def test_without_a_pattern_nothing_else_is_asked_for(web01: Log) -> None:
+    done = web01.ctl("grep")
+    assert done.returncode == 2
+    assert done.stderr.startswith("vspcctl grep: the following arguments are required: PATTERN\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [(["error"], 0), (["nothing"], 1), (["("], 2), (["error", "--since", "soonish"], 2), ([], 2)],

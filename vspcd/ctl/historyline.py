@@ -42,7 +42,12 @@ def log(parser: argparse.ArgumentParser) -> None:
 def grep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", metavar="PATTERN", help="a regular expression, or a text with -F")
     parser.add_argument(
-        "names", nargs="*", type=given, metavar="NAME", help=f"{NAMES_HELP} (default: all consoles)"
+        "names",
+        nargs="*",
+        default=[],  # else it would be asked for
+        type=given,
+        metavar="NAME",
+        help=f"{NAMES_HELP} (default: all consoles)",
     )
     _matching(parser)
     what = parser.add_mutually_exclusive_group()
